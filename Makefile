@@ -1,0 +1,55 @@
+# Two commands do all set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+BUF    := .tools/node_modules/.bin/buf
+PROTOS := $(shell find protos -name '*.proto')
+
+.PHONY: help
+help:  ## Show the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/.product: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,engine]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.product
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,engine,bench,dev]'
+	touch $@
+
+$(BUF):
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools @bufbuild/buf@1.75.0
+
+.PHONY: demo
+demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare with and without drafter.
+	$(BIN)/tandem demo
+
+.PHONY: test
+test: $(VENV)/.dev  ## Run every test.
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/.dev $(BUF)  ## Check style, types, imports and contracts.
+	$(BIN)/ruff format --check services tests training
+	$(BIN)/ruff check services tests training
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BUF) lint
+
+.PHONY: stubs
+stubs: $(VENV)/.dev  ## Regenerate the gRPC stubs from protos/.
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=services \
+	    --grpc_python_out=services --mypy_out=quiet:services --mypy_grpc_out=quiet:services $(PROTOS)
+
+.PHONY: check-stubs
+check-stubs: stubs  ## Fail when the committed stubs are not those of protos/.
+	test -z "$$(git status --porcelain -- services/tandem/v1 services/tandem/internal services/tandem/drafter/v1)"
+
+.PHONY: bench
+bench: $(VENV)/.dev  ## Measure the demo pair against plain decoding and against transformers.
+	$(BIN)/tandem bench
+
+.PHONY: demo-model
+demo-model: $(VENV)/.dev  ## Train the demo pair again, on a GPU when there is one.
+	$(BIN)/python -m training.demo_pair --output services/tandem/demo

@@ -1,0 +1,1 @@
+"""The nouns every layer shares. Standard library only: nothing here loads torch, grpc or protobuf."""

@@ -1,0 +1,110 @@
+"""One request's tokens and how far they have come."""
+
+import enum
+from dataclasses import dataclass, field
+
+from tandem.core.sampling_params import OutputParams, SamplingParams, StoppingParams
+
+
+class FinishReason(enum.Enum):
+    """Why a sequence ended."""
+
+    STOP = "stop"  # a stop token, or in the gateway a stop string
+    LENGTH = "length"  # max_tokens or the context length
+    CANCELLED = "cancelled"  # the caller went away
+    DEADLINE = "deadline"  # the caller's deadline passed
+    FAULT = "fault"  # a defect of ours
+
+
+@dataclass
+class SpeculationStats:
+    """What drafting did for one sequence; `accepted_by_position[i]` counts rounds whose draft i was accepted."""
+
+    num_rounds: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    accepted_by_position: list[int] = field(default_factory=list)
+
+    def record(self, num_drafts: int, num_accepted: int) -> None:
+        """Counts one verify round."""
+        assert 0 <= num_accepted <= num_drafts
+        self.num_rounds += 1
+        self.num_draft_tokens += num_drafts
+        self.num_accepted_tokens += num_accepted
+        self.accepted_by_position.extend([0] * (num_drafts - len(self.accepted_by_position)))
+        for position in range(num_accepted):
+            self.accepted_by_position[position] += 1
+
+
+@dataclass
+class Sequence:
+    """Prompt and output tokens of one request.
+
+    `committed` tokens are never taken back. The first `num_computed_tokens` of them have KV in the cache; a decoding
+    sequence has computed all but the last.
+    """
+
+    sequence_id: int
+    prompt_token_ids: tuple[int, ...]
+    sampling: SamplingParams
+    stopping: StoppingParams
+    output: OutputParams = field(default_factory=OutputParams)
+    num_speculative_tokens: int = 0  # drafts wanted a round, at most the server's K
+    deadline: float | None = None  # on the monotonic clock, seconds
+
+    committed: list[int] = field(init=False)
+    num_computed_tokens: int = field(init=False, default=0)
+    stats: SpeculationStats = field(init=False, default_factory=SpeculationStats)
+    finish_reason: FinishReason | None = field(init=False, default=None)
+    stop_token_id: int | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        """Starts with the prompt committed and nothing computed."""
+        assert self.prompt_token_ids, "the engine is given at least one prompt token"
+        self.committed = list(self.prompt_token_ids)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.prompt_token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.committed) - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Committed tokens without KV: many while prefilling, one while decoding."""
+        return len(self.committed) - self.num_computed_tokens
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether only the last committed token awaits its forward pass, and it was generated."""
+        return self.num_uncomputed_tokens == 1 and self.num_output_tokens > 0
+
+    @property
+    def num_tokens_left(self) -> int:
+        """Output tokens still allowed."""
+        return self.stopping.max_tokens - self.num_output_tokens
+
+    def commit(self, token_ids: list[int]) -> list[int]:
+        """Appends verified tokens up to the first that ends the sequence; returns those kept.
+
+        A draft may run past the end: what follows a stop token, or exceeds `max_tokens`, was never asked for.
+        """
+        kept: list[int] = []
+        for token_id in token_ids:
+            kept.append(token_id)
+            self.committed.append(token_id)
+            if token_id in self.stopping.stop_token_ids and self.num_output_tokens > self.stopping.min_tokens:
+                self.finish_reason, self.stop_token_id = FinishReason.STOP, token_id
+            elif self.num_tokens_left == 0:
+                self.finish_reason = FinishReason.LENGTH
+            if self.finish_reason:
+                break
+        return kept
+
+    def restart(self) -> None:
+        """Forgets all KV after a preemption; the committed tokens will be computed again."""
+        self.num_computed_tokens = 0

@@ -1,0 +1,1 @@
+"""Generated stubs of protos/tandem/drafter/v1: verifier to drafter."""

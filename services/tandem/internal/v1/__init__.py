@@ -1,0 +1,1 @@
+"""Generated stubs of protos/tandem/internal/v1: gateway to verifier."""
