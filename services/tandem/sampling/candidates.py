@@ -1,0 +1,81 @@
+"""The most likely tokens of a row, in an order that does not depend on chance.
+
+Logits that come out of 16-bit arithmetic tie all the time, and `torch.topk` promises no order among equals. Here
+equal logits are ordered by token id, so that a filter cuts between them the same way on every device.
+"""
+
+from math import isqrt
+
+import torch
+
+_INT32_MAX = 0x7FFFFFFF
+_MIN_BLOCK_SIZE = 4
+
+
+def greedy_token_ids(logits: torch.Tensor) -> torch.Tensor:  # [R, V] float32 -> [R] int64
+    """The most likely token of each row, the lowest id among equals.
+
+    Looks for the first block that holds the maximum, then inside it: a maximum alone is found several times
+    faster than a maximum with its place, and `argmax` returns the first of equals.
+    """
+    blocks = _blocks(logits, 1)
+    if blocks is None:
+        return logits.argmax(dim=-1)
+    block_ids = blocks.amax(dim=-1).argmax(dim=-1, keepdim=True)
+    return block_ids.squeeze(1) * blocks.shape[2] + _select(blocks, block_ids).argmax(dim=-1)
+
+
+def top_token_ids(logits: torch.Tensor, count: int) -> torch.Tensor:  # [R, V] float32 -> [R, count] int64
+    """The `count` most likely tokens of each row, most likely first, equals by ascending id; 0 <= count <= V.
+
+    The best `count` tokens lie in the `count` blocks with the greatest maxima, equal maxima by ascending block:
+    each of those blocks holds a token that comes before every token of any other block.
+    """
+    vocab_size = logits.shape[1]
+    if count == vocab_size:
+        return (logits + 0.0).sort(dim=-1, descending=True, stable=True).indices
+    blocks = _blocks(logits, count)
+    if blocks is None:
+        return _top(logits, torch.arange(vocab_size, device=logits.device), count)
+    block_ids = top_token_ids(blocks.amax(dim=-1), count)
+    block_size = blocks.shape[2]
+    inside = block_ids.unsqueeze(-1) * block_size + torch.arange(block_size, device=logits.device)
+    return _top(_select(blocks, block_ids), inside.flatten(1), count)
+
+
+def _blocks(logits: torch.Tensor, count: int) -> torch.Tensor | None:  # [R, V] -> [R, V / block_size, block_size]
+    """Cuts rows into blocks such that the search among blocks and the search inside `count` of them cost the same.
+
+    The block size is a power of two; None if no useful one divides the vocabulary.
+    """
+    num_rows, vocab_size = logits.shape
+    wanted = isqrt(vocab_size // max(count, 1))
+    block_size = min(1 << max(wanted.bit_length() - 1, 0), vocab_size & -vocab_size)
+    return logits.view(num_rows, -1, block_size) if block_size >= _MIN_BLOCK_SIZE else None
+
+
+def _select(
+    blocks: torch.Tensor,  # [R, N, block_size]
+    block_ids: torch.Tensor,  # [R, C] int64
+) -> torch.Tensor:  # [R, C * block_size]
+    """The contents of each row's chosen blocks, one after the other."""
+    num_rows, num_blocks, block_size = blocks.shape
+    first_blocks = torch.arange(num_rows, device=blocks.device).unsqueeze(-1) * num_blocks
+    flat_ids = (block_ids + first_blocks).flatten()
+    return blocks.view(-1, block_size).index_select(0, flat_ids).view(num_rows, -1)
+
+
+def _top(
+    values: torch.Tensor,  # [R, N] float32
+    ids: torch.Tensor,  # [N] or [R, N] int64, below 2^31
+    count: int,
+) -> torch.Tensor:  # [R, count] int64
+    """The ids of the greatest values, greatest first, lower ids first among equals.
+
+    One integer key holds both: a float's bits, those of negative numbers turned round, compare as the float does.
+    """
+    bits = (values + 0.0).view(torch.int32)  # -0 becomes 0, which it equals
+    ordered = (bits >> 31).bitwise_and_(_INT32_MAX).bitwise_xor_(bits)
+    keys = torch.add(_INT32_MAX - ids, ordered, alpha=1 << 32)
+    best = keys.topk(count, dim=-1).values
+    return _INT32_MAX - best.bitwise_and_(_INT32_MAX)

@@ -1,0 +1,137 @@
+"""What a request does to its logits before the filters: penalties, then bias, then the min_tokens mask."""
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
+
+import torch
+
+from tandem.core.errors import InvalidRequest
+from tandem.core.sampling_params import SamplingParams
+from tandem.core.sequence import Sequence
+
+
+class TokenCounts:
+    """How often each token occurs in one sequence; kept up to date, never rebuilt from the history.
+
+    Lives on the device, so that a round's tokens are counted before the host has seen them.
+    """
+
+    in_prompt: torch.Tensor  # [V] bool
+    output: torch.Tensor  # [V] int32, sums up to num_output
+    num_output: torch.Tensor  # [] int64
+
+    def __init__(
+        self,
+        prompt_token_ids: Tokens[int],
+        output_token_ids: Tokens[int],
+        vocab_size: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Counts what the sequence holds so far."""
+        self.in_prompt = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+        self.in_prompt[torch.tensor(prompt_token_ids, dtype=torch.int64, device=device)] = True
+        self.output = torch.zeros(vocab_size, dtype=torch.int32, device=device)
+        self.num_output = torch.zeros((), dtype=torch.int64, device=device)
+        self.append(torch.tensor(output_token_ids, dtype=torch.int64, device=device), len(output_token_ids))
+
+    def append(
+        self,
+        token_ids: torch.Tensor,  # [N] int64, target tokens
+        num_tokens: torch.Tensor | int,  # [] integer: only so many of them were emitted
+    ) -> None:
+        """Counts the tokens that a round emitted."""
+        is_emitted = torch.arange(token_ids.shape[0], device=token_ids.device) < num_tokens
+        self.output.index_add_(0, token_ids, is_emitted.int())
+        self.num_output += is_emitted.sum()
+
+    def before_rows(self, draft_token_ids: torch.Tensor) -> torch.Tensor:  # [N - 1] int64 -> [N, V] int32
+        """Output counts as each row of a verify sees them: row j also counts the drafts d1..dj.
+
+        Row j matters only if those were accepted. Ids outside the vocabulary are moved inside: such a draft is
+        never accepted, and what follows it is thrown away.
+        """
+        num_drafts = draft_token_ids.shape[0]
+        inside = draft_token_ids.clamp(0, self.output.shape[0] - 1)
+        is_before = torch.ones(num_drafts + 1, num_drafts, dtype=torch.int32, device=inside.device).tril(-1)
+        counts = self.output.repeat(num_drafts + 1, 1)
+        return counts.scatter_add_(1, inside.expand(num_drafts + 1, -1), is_before)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if the counts contradict each other; waits for the device."""
+        assert int(self.output.min()) >= 0
+        assert int(self.output.sum()) == int(self.num_output)
+
+
+def penalize(
+    logits: torch.Tensor,  # [N, V] float32
+    counts: torch.Tensor,  # [N, V] int32, occurrences in the output before each row
+    in_prompt: torch.Tensor,  # [V] bool
+    params: SamplingParams,
+) -> torch.Tensor:  # [N, V] float32
+    """Repetition penalty over prompt and output, then presence and frequency penalties over the output.
+
+    Repetition (Keskar et al., "CTRL", 2019) divides positive logits and multiplies negative ones; the other two
+    are subtracted, once and once per occurrence.
+    """
+    in_output = counts > 0
+    repeated = torch.where(logits > 0, logits / params.repetition_penalty, logits * params.repetition_penalty)
+    penalized = torch.where(in_output | in_prompt, repeated, logits)
+    return penalized - params.presence_penalty * in_output - params.frequency_penalty * counts
+
+
+@dataclass(frozen=True)
+class LogitAdjustments:
+    """Everything that one request does to its logits before the filters; made by `for_sequence`."""
+
+    params: SamplingParams
+    counts: TokenCounts
+    bias_token_ids: torch.Tensor  # [B] int64
+    biases: torch.Tensor  # [B] float32
+    min_tokens: int
+    stop_token_ids: torch.Tensor  # [T] int64
+
+    @staticmethod
+    def for_sequence(
+        sequence: Sequence, vocab_size: int, device: torch.device | str = "cpu"
+    ) -> "LogitAdjustments | None":
+        """The adjustments that a sequence asks for, its committed tokens counted; None if it asks for none.
+
+        Raises:
+            InvalidRequest: a bias for a token outside the vocabulary.
+        """
+        params, stopping = sequence.sampling, sequence.stopping
+        if not (params.has_penalties or params.logit_bias or stopping.min_tokens):
+            return None
+        if any(token_id >= vocab_size for token_id, _ in params.logit_bias):
+            raise InvalidRequest("spec.sampling.logit_bias", f"token ids must be below {vocab_size}")
+        output_token_ids = sequence.committed[sequence.num_prompt_tokens :]
+        stop_token_ids = sorted(token_id for token_id in stopping.stop_token_ids if 0 <= token_id < vocab_size)
+        return LogitAdjustments(
+            params=params,
+            counts=TokenCounts(sequence.prompt_token_ids, output_token_ids, vocab_size, device),
+            bias_token_ids=torch.tensor([token for token, _ in params.logit_bias], dtype=torch.int64, device=device),
+            biases=torch.tensor([bias for _, bias in params.logit_bias], dtype=torch.float32, device=device),
+            min_tokens=stopping.min_tokens,
+            stop_token_ids=torch.tensor(stop_token_ids, dtype=torch.int64, device=device),
+        )
+
+    def apply(
+        self,
+        logits: torch.Tensor,  # [N, V] float32, the rows of one sequence in a verify: after t, d1, .., d(N-1)
+        draft_token_ids: torch.Tensor,  # [N - 1] int64
+    ) -> torch.Tensor:  # [N, V] float32
+        """The rows' logits as the filters shall see them; the argument is left as it is, for logprobs."""
+        num_rows = logits.shape[0]
+        assert draft_token_ids.shape == (num_rows - 1,)
+        if self.params.has_penalties:
+            adjusted = penalize(logits, self.counts.before_rows(draft_token_ids), self.counts.in_prompt, self.params)
+        else:
+            adjusted = logits.clone()
+        if self.params.logit_bias:
+            adjusted.index_add_(1, self.bias_token_ids, self.biases.expand(num_rows, -1))
+        if self.min_tokens:
+            num_generated = self.counts.num_output + torch.arange(num_rows, device=logits.device)
+            is_too_early = (num_generated < self.min_tokens).unsqueeze(-1)
+            stop_logits = adjusted[:, self.stop_token_ids].masked_fill(is_too_early, -torch.inf)
+            adjusted.index_copy_(1, self.stop_token_ids, stop_logits)
+        return adjusted
