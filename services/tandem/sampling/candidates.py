@@ -31,16 +31,20 @@ def top_token_ids(logits: torch.Tensor, count: int) -> torch.Tensor:  # [R, V] f
     The best `count` tokens lie in the `count` blocks with the greatest maxima, equal maxima by ascending block:
     each of those blocks holds a token that comes before every token of any other block.
     """
-    vocab_size = logits.shape[1]
-    if count == vocab_size:
+    if count == logits.shape[1]:
         return (logits + 0.0).sort(dim=-1, descending=True, stable=True).indices
+    return _top_ids(logits, count, is_sorted=True)
+
+
+def _top_ids(logits: torch.Tensor, count: int, is_sorted: bool) -> torch.Tensor:  # [R, V] -> [R, count]
+    device = logits.device
     blocks = _blocks(logits, count)
     if blocks is None:
-        return _top(logits, torch.arange(vocab_size, device=logits.device), count)
-    block_ids = top_token_ids(blocks.amax(dim=-1), count)
+        return _search(logits, torch.arange(logits.shape[1], device=device), count, is_sorted)
+    block_ids = _top_ids(blocks.amax(dim=-1), count, is_sorted=False)
     block_size = blocks.shape[2]
-    inside = block_ids.unsqueeze(-1) * block_size + torch.arange(block_size, device=logits.device)
-    return _top(_select(blocks, block_ids), inside.flatten(1), count)
+    inside = block_ids.unsqueeze(-1) * block_size + torch.arange(block_size, device=device)
+    return _search(_select(blocks, block_ids), inside.flatten(1), count, is_sorted)
 
 
 def _blocks(logits: torch.Tensor, count: int) -> torch.Tensor | None:  # [R, V] -> [R, V / block_size, block_size]
@@ -65,17 +69,18 @@ def _select(
     return blocks.view(-1, block_size).index_select(0, flat_ids).view(num_rows, -1)
 
 
-def _top(
+def _search(
     values: torch.Tensor,  # [R, N] float32
     ids: torch.Tensor,  # [N] or [R, N] int64, below 2^31
     count: int,
+    is_sorted: bool,
 ) -> torch.Tensor:  # [R, count] int64
-    """The ids of the greatest values, greatest first, lower ids first among equals.
+    """The ids of the greatest values, lower ids before higher ones among equals.
 
     One integer key holds both: a float's bits, those of negative numbers turned round, compare as the float does.
     """
     bits = (values + 0.0).view(torch.int32)  # -0 becomes 0, which it equals
     ordered = (bits >> 31).bitwise_and_(_INT32_MAX).bitwise_xor_(bits)
     keys = torch.add(_INT32_MAX - ids, ordered, alpha=1 << 32)
-    best = keys.topk(count, dim=-1).values
+    best = keys.topk(count, dim=-1, sorted=is_sorted).values
     return _INT32_MAX - best.bitwise_and_(_INT32_MAX)

@@ -7,9 +7,9 @@ import torch
 
 from tandem.sampling.rows import SamplingRows
 
-# Masses are compared as multiples of 2^-40 of the best token's. Integers add up to the same sum in any order, so a
-# cut never depends on how a device adds or how wide the batch is; 2^22 tokens fit into 63 bits.
-_MASS_UNIT = float(1 << 40)
+# Masses are compared as multiples of 2^-44 of the best token's. Integers add up to the same sum in any order, so a
+# cut depends neither on how a device adds nor on how wide the batch is; the masses of 2^18 tokens fit.
+_MASS_UNIT = float(1 << 44)
 
 
 def filter_logits(
@@ -24,12 +24,11 @@ def filter_logits(
     wide = logits.double()
     scaled = (wide - wide[:, :1]) / rows.temperature.unsqueeze(-1)
     ranks = torch.arange(logits.shape[1], device=logits.device)
-    is_kept = ranks < rows.top_k.unsqueeze(-1)
-    weights = scaled.exp() * is_kept
-    is_kept &= weights >= rows.min_p.unsqueeze(-1)
-    masses = weights.mul_(_MASS_UNIT).round_().long()
+    scaled.masked_fill_(ranks >= rows.top_k.unsqueeze(-1), -torch.inf)
+    weights = scaled.exp()
+    masses = (weights * _MASS_UNIT).long()
     cumulative = masses.cumsum(dim=-1)
-    top_p = rows.top_p.unsqueeze(-1)
-    # A token is needed if the mass before it falls short of p. At p = 1 nothing is cut, however small.
-    is_kept &= ((cumulative - masses) < cumulative[:, -1:] * top_p) | (top_p >= 1.0)
-    return scaled.masked_fill_(~is_kept, -torch.inf)
+    # A token is surplus if the tokens before it hold the mass already.
+    is_removed = cumulative - masses >= cumulative[:, -1:] * rows.top_p.unsqueeze(-1)
+    is_removed |= weights < rows.min_p.unsqueeze(-1)
+    return scaled.masked_fill_(is_removed, -torch.inf)

@@ -10,51 +10,59 @@ from functools import cache
 import torch
 
 NUM_ROUNDS = 10
-MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # for counter words 0 and 2
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)  # of counter words 0 and 2
 KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)  # added to the key after every round
-WORD_MASK = 0xFFFFFFFF
-
-
-@cache
-def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Multipliers [2] and key offsets [NUM_ROUNDS, 2], copied to a device once: a captured graph cannot copy them."""
-    offsets = [[number * increment & WORD_MASK for increment in KEY_INCREMENTS] for number in range(NUM_ROUNDS)]
-    return torch.tensor(MULTIPLIERS, device=device), torch.tensor(offsets, device=device)
+# Tensors without dimensions act as numbers on every device, and spare torch making one of a number at each call.
+WORD_BITS = torch.tensor(32)
+WORD_MASK = torch.tensor(0xFFFFFFFF)
 
 
 def philox4x32(
-    counters: torch.Tensor,  # [4, ...] int64 holding 32-bit words
-    keys: torch.Tensor,  # [2, ...] int64 holding 32-bit words; broadcasts against a counter word
-) -> torch.Tensor:  # [4, ...] int64 holding 32-bit words
-    """Philox 4x32-10 in 64-bit integer arithmetic.
+    evens: torch.Tensor,  # [2, R, C] int64, words 0 and 2 of the counters
+    odds: torch.Tensor,  # [2, R, C] or [2, R, 1] int64, words 1 and 3
+    keys: torch.Tensor,  # [2, R, 1] int64
+) -> torch.Tensor:  # [4, R, C] int64
+    """Philox 4x32-10 on 32-bit words held in 64-bit integers.
 
-    The two halves of a round are computed as one tensor of two rows, because small tensors cost by the operation.
+    The two halves of a round are the two rows of one tensor, because small tensors cost by the operation.
     """
-    multipliers, key_offsets = _constants(counters.device)
-    ones = (1,) * (counters.dim() - 1)
-    multipliers = multipliers.view(2, *ones)
-    round_keys = (keys + key_offsets.view(NUM_ROUNDS, 2, *ones)) & WORD_MASK
-    evens, odds = counters[0::2], counters[1::2]  # words 0 and 2; words 1 and 3
-    for round_key in round_keys.unbind(0):
+    multipliers, key_offsets, _ = _constants(evens.device)
+    for round_key in ((keys + key_offsets) & WORD_MASK).unbind(0):
         # A product may pass 2^63: two's complement then still holds the bits of the unsigned product. Upper halves
         # of odd words are rubbish until the end: no multiplication sees them, and the mask on even words drops them.
         products = (evens * multipliers).flip(0)
-        evens = (products >> 32).bitwise_xor_(odds).bitwise_xor_(round_key).bitwise_and_(WORD_MASK)
+        evens = (products >> WORD_BITS).bitwise_xor_(odds).bitwise_xor_(round_key).bitwise_and_(WORD_MASK)
         odds = products
     return torch.stack((evens, odds), dim=1).flatten(0, 1).bitwise_and_(WORD_MASK)
 
 
 def gumbel(
-    seeds: torch.Tensor,  # [R] int64
-    positions: torch.Tensor,  # [R] int64, of the token being chosen
-    token_ids: torch.Tensor,  # [R, C] int64
+    seeds: torch.Tensor,  # [R] int64, not negative
+    positions: torch.Tensor,  # [R] int64, 0 <= position < 2^31, of the token being chosen
+    token_ids: torch.Tensor,  # [R, C] int64, not negative
 ) -> torch.Tensor:  # [R, C] float64
     """Standard Gumbel noise for every (seed, position, token); equal arguments always give equal noise."""
-    counters = token_ids.new_zeros((4, *token_ids.shape))
-    counters[0] = token_ids >> 2
-    counters[1] = (positions & WORD_MASK).unsqueeze(-1)
-    keys = torch.stack((seeds & WORD_MASK, (seeds >> 32) & WORD_MASK)).unsqueeze(-1)
-    words = philox4x32(counters, keys).gather(0, (token_ids & 3).unsqueeze(0)).squeeze(0)
+    _, _, shifts = _constants(token_ids.device)
+    evens = token_ids >> shifts[0]
+    odds = positions.unsqueeze(-1) >> shifts[1]
+    keys = (seeds.unsqueeze(-1) >> shifts[2]) & WORD_MASK
+    words = philox4x32(evens, odds, keys).gather(0, (token_ids & 3).unsqueeze(0)).squeeze(0)
     # The middle of one of 2^32 equal cells: never 0 and never 1, so that both logarithms are finite.
     uniform = words.double().add_(0.5).mul_(2.0**-32)
     return uniform.log_().neg_().log_().neg_()
+
+
+@cache
+def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Multipliers [2, 1, 1], key offsets [NUM_ROUNDS, 2, 1, 1] and the shifts [3, 2, 1, 1] that lay out the words.
+
+    Copied to a device once, as a graph being captured cannot copy them. The shifts make (token // 4, 0) of a token,
+    (position, 0) of a position and (low word, high word) of a seed.
+    """
+    offsets = [[number * increment for increment in KEY_INCREMENTS] for number in range(NUM_ROUNDS)]
+    shifts = [[2, 63], [0, 63], [0, 32]]
+    return (
+        torch.tensor(MULTIPLIERS, device=device).view(2, 1, 1),
+        torch.tensor(offsets, device=device).view(NUM_ROUNDS, 2, 1, 1),
+        torch.tensor(shifts, device=device).view(3, 2, 1, 1),
+    )

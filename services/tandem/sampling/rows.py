@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 
@@ -14,13 +15,14 @@ NO_TOP_K = 1 << 62  # more than any vocabulary holds
 class SamplingRows:
     """Per-row sampling fields, and facts about the whole batch that the host knows without asking the device.
 
-    Made by `from_params` or `from_tensors`. Both store a greedy row as top_k = 1 at temperature 1: one candidate is
-    left, so that noise cannot matter and no row divides by zero.
+    Made by `from_params` or `from_tensors`, which leave no special cases to the filters: a greedy row is stored as
+    top_k = 1 at temperature 1 (one candidate is left, so noise cannot matter), and a filter that is off as a limit
+    that nothing reaches.
     """
 
     temperature: torch.Tensor  # [R] float64, above 0
     top_k: torch.Tensor  # [R] int64, at least 1; NO_TOP_K = all
-    top_p: torch.Tensor  # [R] float64
+    top_p: torch.Tensor  # [R] float64, below 1; infinity = all
     min_p: torch.Tensor  # [R] float64
     seeds: torch.Tensor  # [R] int64
     positions: torch.Tensor  # [R] int64, of the token being chosen: its index in prompt + output
@@ -36,7 +38,7 @@ class SamplingRows:
         floats = torch.tensor(
             [
                 [1.0 if params.is_greedy else params.temperature for params, _ in pairs],
-                [params.top_p for params, _ in pairs],
+                [params.top_p if params.top_p < 1.0 else inf for params, _ in pairs],
                 [params.min_p for params, _ in pairs],
             ],
             dtype=torch.float64,
@@ -81,7 +83,7 @@ class SamplingRows:
         return SamplingRows(
             temperature=torch.where(is_greedy, 1.0, temperature.double()),
             top_k=torch.where(is_greedy, 1, top_k),
-            top_p=top_p.double(),
+            top_p=torch.where(top_p < 1.0, top_p.double(), inf),
             min_p=min_p.double(),
             seeds=seeds.long(),
             positions=positions.long(),
