@@ -9,7 +9,7 @@ import torch
 
 from tandem.sampling.candidates import greedy_token_ids, top_token_ids
 from tandem.sampling.filters import filter_logits
-from tandem.sampling.noise import gumbel
+from tandem.sampling.noise import gumbel, gumbel_of_vocabulary
 from tandem.sampling.rows import SamplingRows
 
 
@@ -24,8 +24,11 @@ def sample(
     if rows.is_all_greedy:
         return greedy_token_ids(logits)
     vocab_size = logits.shape[1]
-    num_candidates = vocab_size if rows.max_top_k is None else min(rows.max_top_k, vocab_size)
-    token_ids = top_token_ids(logits, num_candidates)
-    scores = filter_logits(logits.gather(1, token_ids), rows)
-    scores += gumbel(rows.seeds, rows.positions, token_ids)
+    if rows.max_top_k is None or rows.max_top_k >= vocab_size:
+        token_ids = top_token_ids(logits, vocab_size)
+        noise = gumbel_of_vocabulary(rows.seeds, rows.positions, vocab_size).gather(1, token_ids)
+    else:
+        token_ids = top_token_ids(logits, rows.max_top_k)
+        noise = gumbel(rows.seeds, rows.positions, token_ids)
+    scores = noise.add_(filter_logits(logits.gather(1, token_ids), rows))
     return token_ids.gather(1, scores.argmax(dim=-1, keepdim=True)).squeeze(1)

@@ -44,6 +44,10 @@ def test_how_many_stay(params: SamplingParams, num_kept: int) -> None:
     assert kept(params, HALVES) == list(range(num_kept))
 
 
+def test_top_p_met_exactly_is_enough() -> None:
+    assert kept(SamplingParams(top_p=0.5), [1.0, 1.0, 1.0, 1.0]) == [0, 1]
+
+
 def test_no_top_p_keeps_even_the_impossible_looking() -> None:
     assert kept(SamplingParams(), [0.0, -40.0, -700.0]) == [0, 1, 2]
 

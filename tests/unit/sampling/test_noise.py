@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 from tandem.sampling import noise
-from tandem.sampling.noise import gumbel, philox4x32
+from tandem.sampling.noise import gumbel, gumbel_of_vocabulary, philox4x32
 
 # Counter, key, output: the known answers that Random123 publishes for philox4x32, 10 rounds.
 KNOWN_ANSWERS = [
@@ -46,6 +46,13 @@ def test_seed_position_and_token_reach_their_places(seed: int, position: int) ->
     for token_id, value in zip(token_ids, found, strict=True):
         word = scalar_philox((token_id // 4, position, 0, 0), (seed % 2**32, seed >> 32))[token_id % 4]
         assert value == pytest.approx(-math.log(-math.log((word + 0.5) / 2**32)), rel=1e-12)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 4, 7, 4096])
+def test_the_whole_vocabulary_gets_the_same_noise(vocab_size: int) -> None:
+    seeds, positions = torch.tensor([3, 2**63 - 1]), torch.tensor([0, 8])
+    expected = gumbel(seeds, positions, torch.arange(vocab_size).expand(2, -1))
+    torch.testing.assert_close(gumbel_of_vocabulary(seeds, positions, vocab_size), expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("word", "expected"), [(0, -3.1300), (2**32 - 1, 22.8739)])
