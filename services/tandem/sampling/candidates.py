@@ -31,6 +31,7 @@ def top_token_ids(logits: torch.Tensor, count: int) -> torch.Tensor:  # [R, V] f
     The best `count` tokens lie in the `count` blocks with the greatest maxima, equal maxima by ascending block:
     each of those blocks holds a token that comes before every token of any other block.
     """
+    assert logits.dtype == torch.float32, "the keys below are made of a float32's bits"
     if count == logits.shape[1]:
         return (logits + 0.0).sort(dim=-1, descending=True, stable=True).indices
     return _top_ids(logits, count, is_sorted=True)
@@ -55,7 +56,9 @@ def _blocks(logits: torch.Tensor, count: int) -> torch.Tensor | None:  # [R, V] 
     num_rows, vocab_size = logits.shape
     wanted = isqrt(vocab_size // max(count, 1))
     block_size = min(1 << max(wanted.bit_length() - 1, 0), vocab_size & -vocab_size)
-    return logits.view(num_rows, -1, block_size) if block_size >= _MIN_BLOCK_SIZE else None
+    if block_size < _MIN_BLOCK_SIZE:
+        return None
+    return logits.reshape(num_rows, vocab_size // block_size, block_size)
 
 
 def _select(
@@ -66,7 +69,8 @@ def _select(
     num_rows, num_blocks, block_size = blocks.shape
     first_blocks = torch.arange(num_rows, device=blocks.device).unsqueeze(-1) * num_blocks
     flat_ids = (block_ids + first_blocks).flatten()
-    return blocks.view(-1, block_size).index_select(0, flat_ids).view(num_rows, -1)
+    chosen = blocks.reshape(num_rows * num_blocks, block_size).index_select(0, flat_ids)
+    return chosen.view(num_rows, block_ids.shape[1] * block_size)
 
 
 def _search(

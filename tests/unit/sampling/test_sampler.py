@@ -87,6 +87,20 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     assert in_limited == [together[row] for row in limited]
 
 
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(top_k=4), SamplingParams(temperature=0.0)])
+def test_logits_may_be_a_view_and_a_batch_empty(params: SamplingParams) -> None:
+    """Rows cut out of a padded vocabulary, and a round in which nobody samples."""
+    padded = torch.randn(6, 80, generator=torch.Generator().manual_seed(0))
+    rows = SamplingRows.from_params([(params, position) for position in range(3)])
+    view = padded[::2, :64]
+    assert sample(view, rows).equal(sample(view.contiguous(), rows))
+    none = torch.empty(0, dtype=torch.int64)
+    for max_top_k in (4, None):
+        nobody = SamplingRows.from_tensors(none, none, none, none, none, none, max_top_k=max_top_k)
+        assert sample(view[:0], nobody).tolist() == []
+    assert sample(view[:0], SamplingRows.from_params([])).tolist() == []
+
+
 def test_greedy_ties_go_to_the_lowest_id_in_any_batch() -> None:
     logits = torch.full((2, 64), -3.0)
     logits[:, [9, 40]] = 1.5
