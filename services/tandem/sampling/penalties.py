@@ -44,17 +44,15 @@ class TokenCounts:
         self.output.index_add_(0, token_ids, is_emitted.int())
         self.num_output += is_emitted.sum()
 
-    def before_rows(self, draft_token_ids: torch.Tensor) -> torch.Tensor:  # [N - 1] int64 -> [N, V] int32
-        """Output counts as each row of a verify sees them: row j also counts the drafts d1..dj.
+    def of_drafts(self, draft_token_ids: torch.Tensor) -> torch.Tensor:  # [N - 1] int64 -> [N, N - 1] int64
+        """How often each draft's token occurs in the output before each row of a verify.
 
-        Row j matters only if those were accepted. Ids outside the vocabulary are moved inside: such a draft is
-        never accepted, and what follows it is thrown away.
+        Row j follows the drafts d1..dj, so it counts them too: it matters only if they were accepted.
         """
         num_drafts = draft_token_ids.shape[0]
-        inside = draft_token_ids.clamp(0, self.output.shape[0] - 1)
-        is_before = torch.ones(num_drafts + 1, num_drafts, dtype=torch.int32, device=inside.device).tril(-1)
-        counts = self.output.repeat(num_drafts + 1, 1)
-        return counts.scatter_add_(1, inside.expand(num_drafts + 1, -1), is_before)
+        is_same = draft_token_ids.unsqueeze(-1) == draft_token_ids
+        occurrences = torch.cat((is_same.new_zeros(1, num_drafts), is_same)).cumsum(dim=0)
+        return occurrences + self.output[draft_token_ids]
 
     def check_integrity(self) -> None:
         """Raises AssertionError if the counts contradict each other; waits for the device."""
@@ -63,20 +61,22 @@ class TokenCounts:
 
 
 def penalize(
-    logits: torch.Tensor,  # [N, V] float32
-    counts: torch.Tensor,  # [N, V] int32, occurrences in the output before each row
-    in_prompt: torch.Tensor,  # [V] bool
+    logits: torch.Tensor,  # [N, M] float32, of M tokens
+    counts: torch.Tensor,  # [M] or [N, M] integer, occurrences in the output before the row
+    in_prompt: torch.Tensor,  # [M] bool
     params: SamplingParams,
-) -> torch.Tensor:  # [N, V] float32
+) -> torch.Tensor:  # [N, M] float32
     """Repetition penalty over prompt and output, then presence and frequency penalties over the output.
 
     Repetition (Keskar et al., "CTRL", 2019) divides positive logits and multiplies negative ones; the other two
     are subtracted, once and once per occurrence.
     """
     in_output = counts > 0
-    repeated = torch.where(logits > 0, logits / params.repetition_penalty, logits * params.repetition_penalty)
-    penalized = torch.where(in_output | in_prompt, repeated, logits)
-    return penalized - params.presence_penalty * in_output - params.frequency_penalty * counts
+    factors = torch.where(in_output | in_prompt, params.repetition_penalty, 1.0)
+    # Whatever the sign, a factor above 1 asks for the smaller of both and a factor below 1 for the greater one.
+    choose = torch.minimum if params.repetition_penalty >= 1.0 else torch.maximum
+    penalized = choose(logits / factors, logits * factors)
+    return penalized - (params.presence_penalty * in_output + params.frequency_penalty * counts)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class LogitAdjustments:
         num_rows = logits.shape[0]
         assert draft_token_ids.shape == (num_rows - 1,)
         if self.params.has_penalties:
-            adjusted = penalize(logits, self.counts.before_rows(draft_token_ids), self.counts.in_prompt, self.params)
+            adjusted = self._penalize_rows(logits, draft_token_ids)
         else:
             adjusted = logits.clone()
         if self.params.logit_bias:
@@ -135,3 +135,16 @@ class LogitAdjustments:
             stop_logits = adjusted[:, self.stop_token_ids].masked_fill(is_too_early, -torch.inf)
             adjusted.index_copy_(1, self.stop_token_ids, stop_logits)
         return adjusted
+
+    def _penalize_rows(self, logits: torch.Tensor, draft_token_ids: torch.Tensor) -> torch.Tensor:
+        """As if no row had drafts before it, then the few tokens again that are drafts.
+
+        Ids outside the vocabulary are moved inside: no such draft is accepted, and what follows it is thrown away.
+        """
+        counts = self.counts
+        token_ids = draft_token_ids.clamp(0, logits.shape[1] - 1)
+        in_rows = token_ids.expand(logits.shape[0], -1)
+        again = penalize(
+            logits.gather(1, in_rows), counts.of_drafts(token_ids), counts.in_prompt[token_ids], self.params
+        )
+        return penalize(logits, counts.output, counts.in_prompt, self.params).scatter_(1, in_rows, again)
