@@ -1,0 +1,32 @@
+"""Channels to other services, over Unix domain sockets and TCP."""
+
+import grpc
+
+from tandem.rpc.addresses import socket_path
+
+# Prompts go up and log-probabilities come down these channels: more than a public client may send at once.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+KEEPALIVE_SECONDS = 20
+KEEPALIVE_TIMEOUT_SECONDS = 10
+MAX_RECONNECT_SECONDS = 2
+
+
+def open_channel(address: str) -> grpc.aio.Channel:
+    """A channel to `host:port` or `unix:/path`. It connects when first used, and again whenever that breaks."""
+    options: list[tuple[str, str | int]] = [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_SECONDS * 1000),
+        # Channels of one process share connections otherwise, and one that breaks would break the others' calls.
+        ("grpc.use_local_subchannel_pool", 1),
+        # No proxy of the environment stands between our own services.
+        ("grpc.enable_http_proxy", 0),
+    ]
+    if socket_path(address):
+        # Without it the socket's path is sent as :authority, which servers other than Python's refuse.
+        options.append(("grpc.default_authority", "localhost"))
+    return grpc.aio.insecure_channel(address, options=options)

@@ -1,0 +1,176 @@
+"""A gRPC server as every service runs it: limits, health, reflection, and an orderly start and stop."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tandem.core.errors import ConfigError
+from tandem.rpc import health
+from tandem.rpc.addresses import UNIX_PREFIX, socket_path
+from tandem.rpc.interceptors import DrainInterceptor, ErrorInterceptor
+
+MAX_METADATA_BYTES = 16 * 1024
+# sun_path of Linux, with its closing zero.
+MAX_SOCKET_PATH_BYTES = 107
+# What handlers said last still has to leave the process.
+LAST_WORDS_SECONDS = 0.5
+
+Servicer = TypeVar("Servicer")
+
+
+@dataclass(frozen=True)
+class ServerLimits:
+    """What one client may take."""
+
+    max_message_bytes: int = 4 * 1024 * 1024
+    max_concurrent_streams: int = 256  # a connection
+
+
+class RpcServer:
+    """One listening server. Servicers raise; health says NOT_SERVING until told otherwise."""
+
+    def __init__(
+        self, interceptors: Sequence[grpc.aio.ServerInterceptor] = (), limits: ServerLimits = ServerLimits()
+    ) -> None:
+        """Makes a server that listens nowhere yet.
+
+        Args:
+            interceptors: run after errors are caught and before handlers; they refuse by raising.
+            limits: what one client may take.
+        """
+        self._draining = DrainInterceptor()
+        self._grpc = grpc.aio.server(
+            interceptors=[ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
+        )
+        self._health: health.Health | None = None
+
+    def add(self, register: Callable[[Servicer, grpc.aio.Server], None], servicer: Servicer, service: str) -> None:
+        """Adds a servicer.
+
+        Args:
+            register: the generated `add_..._to_server`.
+            servicer: what answers; it raises errors and is never asked to abort.
+            service: full name, as in `tandem.v1.GenerationService`.
+        """
+        register(servicer, self._grpc)
+        self._draining.services.add(service)
+
+    async def start(self, listen: str) -> str:
+        """Starts to listen, still NOT_SERVING; returns the address, with the port that a 0 became.
+
+        Args:
+            listen: `host:port`, or `unix:/path`: readable and writable by this user only.
+
+        Raises:
+            ConfigError: nothing can listen there.
+        """
+        self._health = health.Health(self._draining.services)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = (*sorted(self._draining.services), health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._grpc)
+        path = socket_path(listen)
+        if path:
+            self._bind_socket(path)
+            address = listen
+        else:
+            address = self._bind_port(listen)
+        await self._grpc.start()
+        return address
+
+    def set_serving(self, is_serving: bool) -> None:
+        """Tells health watchers whether requests are welcome."""
+        assert self._health, "start comes first"
+        self._health.set_serving(is_serving)
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Stops from outside in: NOT_SERVING, no new requests, time for those that run, and then no server.
+
+        Args:
+            grace_seconds: for requests that run; those that are left are cancelled. 0 cancels at once.
+        """
+        if self._health:
+            self._health.end()
+        self._draining.begin()
+        try:
+            await asyncio.wait_for(self._draining.wait_until_idle(), grace_seconds)
+        except TimeoutError:
+            pass
+        await self._grpc.stop(min(grace_seconds, LAST_WORDS_SECONDS))
+
+    def _bind_port(self, listen: str) -> str:
+        host, colon, port = listen.rpartition(":")
+        if not (colon and host and port.isdecimal() and int(port) <= 65535):
+            raise ConfigError(f"cannot listen on {listen!r}: expected HOST:PORT or {UNIX_PREFIX}/PATH")
+        return f"{host}:{self._bind(listen)}"
+
+    def _bind_socket(self, path: Path) -> None:
+        if not path.is_absolute() or len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise ConfigError(f"cannot listen on {path}: a socket's path is absolute and at most 107 bytes long")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner = path.parent.stat().st_uid
+            if owner not in (0, os.getuid()):
+                raise ConfigError(f"cannot listen on {path}: its directory belongs to somebody else")
+            _remove_stale(path)
+        except OSError as error:
+            raise ConfigError(f"cannot listen on {path}: {error.strerror}") from None
+        # The mode is there from the first moment, not set after others could have connected.
+        umask = os.umask(0o177)
+        try:
+            self._bind(f"{UNIX_PREFIX}{path}")
+        finally:
+            os.umask(umask)
+
+    def _bind(self, address: str) -> int:
+        try:
+            port = self._grpc.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise ConfigError(f"cannot listen on {address}: is the address right, and free?")
+        return port
+
+
+def _options(limits: ServerLimits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", limits.max_message_bytes),
+        ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        # Two processes on one port would share its requests by chance.
+        ("grpc.so_reuseport", 0),
+        # A client that is gone without a word is noticed; one that pings at a modest pace is welcome.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ]
+
+
+def _remove_stale(path: Path) -> None:
+    """Removes the socket that a killed process left behind; refuses to take a living one's place."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"cannot listen on {path}: it exists and is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0.5)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except TimeoutError:
+            pass
+    raise ConfigError(f"cannot listen on {path}: another process does")
