@@ -1,0 +1,82 @@
+"""Tiny tokenizers of the two kinds that Gemma-like checkpoints have, in checkpoint folders made on the spot."""
+
+import json
+
+import pytest
+from tandem.gateway.tokenizer import TextTokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
+CORPUS = [
+    "def hello(world):\n    return world\n",
+    "The quick brown fox jumps over the lazy dog. user model system ☃",
+] * 20
+TEMPLATE = """\
+{{- bos_token -}}
+{%- for message in messages -%}
+{%- if message['role'] == 'system' and not loop.first -%}{{- raise_exception('system comes first') -}}{%- endif -%}
+{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}
+{{- '<|turn>' + role + '\\n' + message['content'] | trim + '<turn|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|turn>model\\n' -}}{%- endif -%}
+"""
+
+
+def byte_level_tokenizer():
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=SPECIALS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_tokens([AddedToken("<中>", normalized=False)])  # an ordinary token that is no byte string
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    return tokenizer
+
+
+def byte_fallback_tokenizer():
+    """As Gemma's: spaces become a visible character, and what the vocabulary lacks is spelled in byte tokens."""
+    letters = sorted(set("".join(CORPUS).replace(" ", "▁")) | {"é"})
+    words = ["he", "ll", "hell", "hello", "▁h", "th", "the", "▁w"]
+    pieces = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    vocabulary = {piece: index for index, piece in enumerate([*pieces, *(w for w in words if w not in pieces)])}
+    merges = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"), ("▁", "h"), ("t", "h"), ("th", "e"), ("▁", "w")]
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(SPECIALS)
+    return tokenizer
+
+
+def save_checkpoint(folder, tokenizer, template=TEMPLATE):
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<bos>", "eos_token": "<eos>"}))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+MAKERS = {"byte-level": byte_level_tokenizer, "byte-fallback": byte_fallback_tokenizer}
+
+
+@pytest.fixture(scope="session", params=MAKERS)
+def checkpoint(request, tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "target", MAKERS[request.param]())
+
+
+@pytest.fixture(scope="session")
+def tokenizer(checkpoint):
+    return TextTokenizer.load(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def whole(checkpoint):
+    """The library's own view of the same tokenizer: special tokens act wherever they are written."""
+    return Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
