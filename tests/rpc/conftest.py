@@ -1,30 +1,21 @@
-"""A real server on loopback with one scriptable method, for everything that only a socket can show."""
+"""Real servers on loopback and Unix sockets: a verifier that plays scripts, and a gateway before it."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
-from tandem.internal.v1 import verifier_service_pb2 as pb
-from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tandem.gateway.config import GatewayConfig
+from tandem.gateway.service import open_gateway
+from tandem.gateway.tokenizer import TextTokenizer
+from tandem.internal.v1 import verifier_service_pb2_grpc
 from tandem.rpc.channel import open_channel
 from tandem.rpc.server import RpcServer
+from tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
 
-SERVICE = "tandem.internal.v1.VerifierService"
-
-
-class ScriptedServicer(pb_grpc.VerifierServiceServicer):
-    """Answers with whatever a test puts in."""
-
-    def __init__(self) -> None:
-        self.describe: Callable[[], Awaitable[pb.DescribeModelResponse]] | None = None
-        self.generate: Callable[[pb.GenerateRequest], AsyncIterator[pb.GenerateResponse]] | None = None
-
-    async def DescribeModel(self, request, context):
-        return await self.describe()
-
-    async def Generate(self, request, context):
-        async for response in self.generate(request):
-            yield response
+from tests.rpc.fake_verifier import SERVICE, FakeVerifier, serving
+from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -32,14 +23,14 @@ def pytest_asyncio_loop_factories(config, item):
 
 
 @pytest.fixture
-def servicer():
-    return ScriptedServicer()
+def fake():
+    return FakeVerifier()
 
 
 @pytest.fixture
-async def server(servicer):
+async def server(fake):
     server = RpcServer()
-    server.add(pb_grpc.add_VerifierServiceServicer_to_server, servicer, SERVICE)
+    server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, fake, SERVICE)
     server.address = await server.start("127.0.0.1:0")
     yield server
     await server.stop(0)
@@ -53,4 +44,70 @@ async def channel(server):
 
 @pytest.fixture
 def stub(channel):
-    return pb_grpc.VerifierServiceStub(channel)
+    return verifier_service_pb2_grpc.VerifierServiceStub(channel)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    return save_checkpoint(tmp_path_factory.mktemp("checkpoint") / "target", byte_level_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def tokenizer(checkpoint):
+    return TextTokenizer.load(checkpoint)
+
+
+@pytest.fixture
+def verifier_address(tmp_path):
+    return f"unix:{tmp_path}/verifier.sock"
+
+
+@pytest.fixture
+async def verifier(fake, verifier_address):
+    async with serving(fake, verifier_address) as server:
+        yield server
+
+
+class Client:
+    """A gateway and a channel to it."""
+
+    def __init__(self, gateway, channel):
+        self.server = gateway.server
+        self.address = gateway.address
+        self.channel = channel
+        self.generation = generation_service_pb2_grpc.GenerationServiceStub(channel)
+        self.models = model_service_pb2_grpc.ModelServiceStub(channel)
+        self.health = health_pb2_grpc.HealthStub(channel)
+
+    async def wait_for_health(self, status):
+        async for response in self.health.Watch(health_pb2.HealthCheckRequest()):
+            if response.status == status:
+                return
+
+
+@pytest.fixture
+def open_client(checkpoint, verifier_address):
+    """Opens a gateway with the given settings, and a client of it that does not wait for a verifier."""
+
+    @asynccontextmanager
+    async def open_client(**settings):
+        config = GatewayConfig(
+            **{"tokenizer": str(checkpoint), "listen": "127.0.0.1:0", "verifier": verifier_address, **settings}
+        )
+        async with open_gateway(config) as gateway, open_channel(gateway.address) as channel:
+            following = asyncio.create_task(gateway.follow_verifier())
+            try:
+                yield Client(gateway, channel)
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+
+    return open_client
+
+
+@pytest.fixture
+async def client(open_client, verifier):
+    """A client of a gateway whose verifier serves."""
+    async with open_client() as client:
+        await client.wait_for_health(health_pb2.HealthCheckResponse.SERVING)
+        yield client

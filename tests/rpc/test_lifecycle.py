@@ -9,14 +9,14 @@ from tandem.rpc.lifecycle import run, serve_until_stopped
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_drains_and_returns(server, servicer, stub, number):
+async def test_a_signal_drains_and_returns(server, fake, stub, number):
     go_on = asyncio.Event()
 
     async def generate(request):
         yield pb.GenerateResponse(started={})
         await go_on.wait()
 
-    servicer.generate = generate
+    fake.script = generate
     call = stub.Generate(pb.GenerateRequest())
     await call.read()
     serving = asyncio.create_task(serve_until_stopped(server, drain_seconds=5))
@@ -29,12 +29,12 @@ async def test_a_signal_drains_and_returns(server, servicer, stub, number):
     await asyncio.wait_for(serving, 2)
 
 
-async def test_a_second_signal_does_not_wait(server, servicer, stub):
+async def test_a_second_signal_does_not_wait(server, fake, stub):
     async def generate(request):
         yield pb.GenerateResponse(started={})
         await asyncio.Event().wait()
 
-    servicer.generate = generate
+    fake.script = generate
     call = stub.Generate(pb.GenerateRequest())
     await call.read()
     serving = asyncio.create_task(serve_until_stopped(server, drain_seconds=60))

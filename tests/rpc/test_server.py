@@ -16,7 +16,7 @@ from tandem.rpc.errors import RETRY_PUSHBACK_KEY, from_rpc_error
 from tandem.rpc.request_id import current_request_id
 from tandem.rpc.server import RpcServer, ServerLimits
 
-from tests.rpc.conftest import SERVICE
+from tests.rpc.fake_verifier import SERVICE
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -61,18 +61,14 @@ async def test_reflection_lists_services(channel):
     await call.done_writing()
 
 
-async def test_unix_socket_is_private_and_replaces_a_stale_one(servicer, tmp_path):
+async def test_unix_socket_is_private_and_replaces_a_stale_one(fake, tmp_path):
     path = tmp_path / "made" / "verifier.sock"
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as abandoned:
         abandoned.bind(str(path))
 
-    async def describe():
-        return pb.DescribeModelResponse()
-
-    servicer.describe = describe
     server = RpcServer()
-    server.add(pb_grpc.add_VerifierServiceServicer_to_server, servicer, SERVICE)
+    server.add(pb_grpc.add_VerifierServiceServicer_to_server, fake, SERVICE)
     assert await server.start(f"unix:{path}") == f"unix:{path}"
     try:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -121,9 +117,9 @@ async def test_a_directory_of_somebody_else_is_refused(tmp_path, monkeypatch):
         await RpcServer().start(f"unix:{tmp_path}/verifier.sock")
 
 
-async def test_messages_have_a_limit(servicer):
+async def test_messages_have_a_limit(fake):
     server = RpcServer(limits=ServerLimits(max_message_bytes=1000))
-    server.add(pb_grpc.add_VerifierServiceServicer_to_server, servicer, SERVICE)
+    server.add(pb_grpc.add_VerifierServiceServicer_to_server, fake, SERVICE)
     address = await server.start("127.0.0.1:0")
     async with open_channel(address) as channel:
         call = pb_grpc.VerifierServiceStub(channel).Generate(pb.GenerateRequest(cache_salt="x" * 2000))
@@ -133,15 +129,12 @@ async def test_messages_have_a_limit(servicer):
     await server.stop(0)
 
 
-async def test_unknown_exceptions_leak_nothing(servicer, stub, caplog):
-    async def describe():
-        raise RuntimeError("/secret/path")
-
+async def test_unknown_exceptions_leak_nothing(fake, stub, caplog):
     async def generate(request):
         yield pb.GenerateResponse(started={})
         raise RuntimeError("/secret/path")
 
-    servicer.describe, servicer.generate = describe, generate
+    fake.describe_error, fake.script = RuntimeError("/secret/path"), generate
     with pytest.raises(grpc.aio.AioRpcError) as unary:
         await stub.DescribeModel(pb.DescribeModelRequest())
     with pytest.raises(grpc.aio.AioRpcError) as stream:
@@ -154,14 +147,14 @@ async def test_unknown_exceptions_leak_nothing(servicer, stub, caplog):
     assert "request r-42 failed" in caplog.text and "/secret/path" in caplog.text
 
 
-async def test_request_id_is_the_clients_or_minted(servicer, stub):
+async def test_request_id_is_the_clients_or_minted(fake, stub):
     seen = []
 
     async def generate(request):
         seen.append(current_request_id())
         yield pb.GenerateResponse(started={})
 
-    servicer.generate = generate
+    fake.script = generate
     for request_id in ("r-1", "", "x" * 129, "two\nlines"):
         async for _ in stub.Generate(pb.GenerateRequest(request_id=request_id)):
             pass
@@ -169,7 +162,7 @@ async def test_request_id_is_the_clients_or_minted(servicer, stub):
     assert all(len(request_id) == 32 for request_id in seen[1:]) and len(set(seen)) == 4
 
 
-async def test_a_refusal_is_retried_by_grpc_itself_after_the_pushback(server, servicer):
+async def test_a_refusal_is_retried_by_grpc_itself_after_the_pushback(server, fake):
     """Only a refusal without initial metadata may be retried: gRPC's own retry is the proof that none was sent."""
     arrivals = []
 
@@ -179,7 +172,7 @@ async def test_a_refusal_is_retried_by_grpc_itself_after_the_pushback(server, se
             raise QueueFull("full", retry_after_seconds=0.15)
         yield pb.GenerateResponse(started={})
 
-    servicer.generate = generate
+    fake.script = generate
     config = """{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.001s",
         "maxBackoff": "0.001s", "backoffMultiplier": 1, "retryableStatusCodes": ["RESOURCE_EXHAUSTED"]}}]}"""
     options = [("grpc.service_config", config), ("grpc.enable_retries", 1)]
@@ -189,7 +182,7 @@ async def test_a_refusal_is_retried_by_grpc_itself_after_the_pushback(server, se
     assert arrivals[1] - arrivals[0] >= 0.15 and arrivals[2] - arrivals[1] >= 0.15
 
 
-async def test_a_dropped_call_closes_the_servicers_generator_at_once(servicer, stub):
+async def test_a_dropped_call_closes_the_servicers_generator_at_once(fake, stub):
     closed = asyncio.Event()
 
     async def generate(request):
@@ -200,7 +193,7 @@ async def test_a_dropped_call_closes_the_servicers_generator_at_once(servicer, s
         finally:
             closed.set()
 
-    servicer.generate = generate
+    fake.script = generate
     call = stub.Generate(pb.GenerateRequest())
     await call.read()
     call.cancel()
@@ -208,7 +201,7 @@ async def test_a_dropped_call_closes_the_servicers_generator_at_once(servicer, s
         await closed.wait()
 
 
-async def test_stop_lets_running_requests_finish_and_refuses_new_ones(server, servicer, channel, stub):
+async def test_stop_lets_running_requests_finish_and_refuses_new_ones(server, fake, channel, stub):
     go_on = asyncio.Event()
 
     async def generate(request):
@@ -216,7 +209,7 @@ async def test_stop_lets_running_requests_finish_and_refuses_new_ones(server, se
         await go_on.wait()
         yield pb.GenerateResponse(finished={})
 
-    servicer.generate = generate
+    fake.script = generate
     server.set_serving(True)
     running = stub.Generate(pb.GenerateRequest())
     await running.read()
@@ -235,12 +228,12 @@ async def test_stop_lets_running_requests_finish_and_refuses_new_ones(server, se
     await asyncio.wait_for(stopping, 2)
 
 
-async def test_stop_ends_what_outlasts_the_grace(server, servicer, stub):
+async def test_stop_ends_what_outlasts_the_grace(server, fake, stub):
     async def generate(request):
         yield pb.GenerateResponse(started={})
         await asyncio.Event().wait()
 
-    servicer.generate = generate
+    fake.script = generate
     call = stub.Generate(pb.GenerateRequest())
     await call.read()
     await asyncio.wait_for(server.stop(0.1), 2)

@@ -16,6 +16,9 @@ def open_channel(address: str) -> grpc.aio.Channel:
     options: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        # Windows stay at 64 KiB a stream. Grown ones would buffer megabytes for every reader that is slow, before the
+        # sender notices.
+        ("grpc.http2.bdp_probe", 0),
         ("grpc.keepalive_time_ms", KEEPALIVE_SECONDS * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_SECONDS * 1000),
         ("grpc.initial_reconnect_backoff_ms", 100),

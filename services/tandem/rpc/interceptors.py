@@ -46,7 +46,10 @@ def _surround_behavior(behavior: Behavior, guard: Guard) -> Behavior:
         async def drain(request: Any, context: Context) -> None:
             async with guard(request, context), aclosing(behavior(request, context)) as responses:
                 async for response in responses:
-                    await context.write(response)
+                    try:
+                        await context.write(response)
+                    except grpc.aio.InternalError:
+                        return  # the client went away while a message waited for it: nobody is left to be told
 
         return drain
 

@@ -54,6 +54,13 @@ def byte_fallback_tokenizer():
     return tokenizer
 
 
+def stripping_tokenizer():
+    """As Llama's: the decoder takes a space off the first token of all."""
+    tokenizer = byte_fallback_tokenizer()
+    tokenizer.decoder = decoders.Sequence([tokenizer.decoder, decoders.Strip(" ", 1, 0)])
+    return tokenizer
+
+
 def save_checkpoint(folder, tokenizer, template=TEMPLATE):
     folder.mkdir(exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -2,6 +2,9 @@ import random
 
 import pytest
 from tandem.gateway.detokenizer import detokenizer_for
+from tandem.gateway.tokenizer import TextTokenizer
+
+from tests.unit.gateway.conftest import stripping_tokenizer
 
 TEXTS = [
     "hello world",
@@ -75,3 +78,15 @@ def test_a_character_belongs_to_the_token_that_completes_it(tokenizer):
 def test_special_tokens_have_no_text(tokenizer):
     eos = tokenizer.special_tokens["<eos>"]
     assert run(tokenizer, [eos, eos]) == ([[""], [""]], [])
+
+
+def test_decoders_may_treat_the_first_token_specially():
+    tokenizer = TextTokenizer(stripping_tokenizer(), "<bos>")
+    encode, eos = tokenizer.encode, tokenizer.special_tokens["<eos>"]
+    space, word = encode(" x")[0], encode(" hello")
+    for ids in ([space, space, *word], [eos, space, *word, *word], [space, eos, *word, space], encode(" 中 中")):
+        assert "".join(texts_of(tokenizer, ids)) == tokenizer.decode(ids)
+    chance = random.Random(10)
+    for _ in range(1500):
+        ids = [chance.choice([space, eos, *word, *encode("é中")]) for _ in range(chance.randrange(1, 12))]
+        assert "".join(texts_of(tokenizer, ids)) == tokenizer.decode(ids)
