@@ -1,6 +1,8 @@
 """Every row of the error table, as a client sees it."""
 
 import asyncio
+import os
+import sys
 
 import grpc
 import pytest
@@ -229,6 +231,53 @@ async def test_a_verifier_that_dies_in_mid_stream_and_comes_back(open_client, fa
                 await client.wait_for_health(SERVING)
             await client.generation.Generate(pb.GenerateRequest(spec=spec()))
             assert len(again.requests) == 1
+
+
+VERIFIER_PROCESS = """
+import asyncio, sys
+from tests.rpc.fake_verifier import FakeVerifier, serving, started
+
+async def script(request):
+    yield started()
+    await asyncio.Event().wait()
+
+async def main():
+    fake = FakeVerifier()
+    fake.script = script
+    async with serving(fake, sys.argv[1]):
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_verifier_that_is_killed_and_comes_back_to_the_same_socket(open_client, fake, verifier_address):
+    """`kill -9` gives a verifier no time to say NOT_SERVING, nor to remove its socket."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", VERIFIER_PROCESS, verifier_address, env=environment
+    )
+    try:
+        async with open_client() as client:
+            async with asyncio.timeout(10):
+                await client.wait_for_health(SERVING)
+            call = client.generation.StreamGenerate(pb.StreamGenerateRequest(spec=spec()))
+            events = aiter(call)
+            assert (await anext(events)).HasField("started")
+            process.kill()
+            error, details = await refusal(call)
+            assert (error.code(), details["ErrorInfo"].reason) == (CODES.UNAVAILABLE, "NO_REPLICA")
+            async with asyncio.timeout(2):
+                await client.wait_for_health(NOT_SERVING)
+            error, details = await refusal(client.generation.CountTokens(pb.CountTokensRequest(spec=spec())))
+            assert (error.code(), details["ErrorInfo"].reason) == (CODES.UNAVAILABLE, "NO_REPLICA")
+            async with serving(fake, verifier_address):
+                async with asyncio.timeout(4):
+                    await client.wait_for_health(SERVING)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
 
 
 @pytest.mark.parametrize("fault", [EngineFault("/secret/path"), RuntimeError("/secret/path")])
