@@ -125,11 +125,13 @@ class WindowDetokenizer(Detokenizer):
     def _run_texts(self, text: str) -> list[str]:
         """A run's text, each character at the token of its last byte; tokens other than bytes have none."""
         num_bytes = sum(token_id in self._byte_token_ids for token_id in self._waiting)
-        is_utf8 = len(text.encode()) == num_bytes  # otherwise there is one U+FFFD a byte
-        texts_of_bytes: list[str] = []
-        for character in text:
-            texts_of_bytes += [""] * (len(character.encode()) - 1 if is_utf8 else 0) + [character]
-        of_byte = iter(texts_of_bytes)
+        if len(text.encode()) == num_bytes:
+            of_bytes = [part for character in text for part in [""] * (len(character.encode()) - 1) + [character]]
+        elif len(text) == num_bytes:
+            of_bytes = list(text)  # one U+FFFD a byte
+        else:
+            of_bytes = [""] * (num_bytes - 1) + [text]  # the decoder took something off
+        of_byte = iter(of_bytes)
         return [next(of_byte) if token_id in self._byte_token_ids else "" for token_id in self._waiting]
 
     def _waiting_text(self) -> str:
