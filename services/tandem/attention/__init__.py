@@ -1,0 +1,1 @@
+"""Attention over the paged KV cache: what a step asks, and the backends that answer."""

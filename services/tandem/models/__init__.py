@@ -1,0 +1,1 @@
+"""Inference-only networks: one package a model family."""

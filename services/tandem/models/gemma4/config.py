@@ -1,0 +1,242 @@
+"""The shape of a Gemma 4 network, read from its config.json and checked field by field.
+
+The field names and defaults are those of transformers' `Gemma4TextConfig` and `Gemma4AssistantConfig`. Full layers
+differ from sliding ones in head size and KV heads, which checkpoints say in one of two ways: `global_head_dim` and
+`num_global_key_value_heads`, or, since transformers 5.17 writes them, one entry of `per_layer_config` for each.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tandem.core.errors import CheckpointError
+from tandem.kv_cache.group import KvGroup
+from tandem.models.gemma4.fields import Fields
+
+SLIDING = "sliding_attention"
+FULL = "full_attention"
+LAYER_TYPES = (SLIDING, FULL)
+
+_DEFAULT_PATTERN = 6  # without layer_types, every sixth layer is a full one
+_DEFAULT_ROPE: dict[str, dict[str, Any]] = {
+    SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
+    FULL: {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+}
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """Attention of all layers of one type."""
+
+    num_kv_heads: int
+    head_dim: int
+    window: int | None  # None: everything before the query
+    is_k_eq_v: bool  # values are the keys' projection, normed but not rotated
+    rope_theta: float
+    num_rope_angles: int  # rotated pairs of a head, at most head_dim // 2; the others stay as they are
+
+
+@dataclass(frozen=True)
+class Gemma4TextConfig:
+    """Shape of a dense text decoder."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    layer_types: tuple[str, ...]
+    attention: Mapping[str, AttentionConfig]  # by layer type; those that occur
+    num_kv_shared_layers: int  # the last ones, which read an earlier layer's KV
+    rms_norm_eps: float
+    final_logit_softcapping: float | None
+    max_position_embeddings: int
+    tensor_prefix: str  # of this network's tensors in the checkpoint
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Decoder layers."""
+        return len(self.layer_types)
+
+    @property
+    def kv_owners(self) -> tuple[int, ...]:
+        """For each layer the one whose KV it reads: itself, or the last of its type that owns any."""
+        num_owning = self.num_hidden_layers - self.num_kv_shared_layers
+        last_of_type = {layer_type: layer_id for layer_id, layer_type in enumerate(self.layer_types[:num_owning])}
+        shared = (last_of_type[layer_type] for layer_type in self.layer_types[num_owning:])
+        return (*range(num_owning), *shared)
+
+    @property
+    def kv_groups(self) -> tuple[KvGroup, ...]:
+        """One group for each layer type that occurs, over the layers that own KV.
+
+        A drafter's groups list its own layers, which read the target's group of that name.
+        """
+        num_owning = (self.num_hidden_layers - self.num_kv_shared_layers) or self.num_hidden_layers
+        return tuple(
+            KvGroup(
+                name=layer_type,
+                layer_ids=tuple(i for i in range(num_owning) if self.layer_types[i] == layer_type),
+                num_kv_heads=attention.num_kv_heads,
+                head_dim=attention.head_dim,
+                window=attention.window,
+            )
+            for layer_type, attention in self.attention.items()
+        )
+
+
+@dataclass(frozen=True)
+class Gemma4DrafterConfig:
+    """Shape of an MTP drafter, whose layers read the target's KV."""
+
+    text: Gemma4TextConfig
+    backbone_hidden_size: int  # hidden size of the target
+
+
+def read_target_config(path: Path) -> Gemma4TextConfig:
+    """The text decoder that a checkpoint folder holds, alone or inside a multimodal model.
+
+    Raises:
+        CheckpointError: there is none, or it has a feature that is not served.
+    """
+    fields = _read_fields(path)
+    model_type = fields.text("model_type")
+    if model_type == "gemma4_text":
+        return _text_config(fields, "model.", is_drafter=False)
+    if model_type == "gemma4":
+        return _text_config(fields.section("text_config"), "model.language_model.", is_drafter=False)
+    raise CheckpointError(f"{path}: a target must be of model_type gemma4_text or gemma4, not {model_type!r}")
+
+
+def read_drafter_config(path: Path) -> Gemma4DrafterConfig:
+    """The MTP drafter that a checkpoint folder holds.
+
+    Raises:
+        CheckpointError: there is none, or it has a feature that is not served.
+    """
+    fields = _read_fields(path)
+    model_type = fields.text("model_type")
+    if model_type != "gemma4_assistant":
+        raise CheckpointError(f"{path}: a drafter must be of model_type gemma4_assistant, not {model_type!r}")
+    fields.refuse("use_ordered_embeddings", False, "the head over centroids of E2B's and E4B's drafters")
+    text = _text_config(fields.section("text_config"), "model.", is_drafter=True)
+    return Gemma4DrafterConfig(text=text, backbone_hidden_size=fields.integer("backbone_hidden_size", 1536))
+
+
+def _read_fields(path: Path) -> Fields:
+    file = path / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: not a checkpoint folder, for there is no config.json") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file}: must hold a JSON object")
+    return Fields(str(file), values)
+
+
+def _refuse_unserved(fields: Fields) -> None:
+    """Every feature of the family that this network lacks, in one place."""
+    fields.refuse("enable_moe_block", False, "mixture of experts, as in 26B-A4B")
+    fields.refuse("hidden_size_per_layer_input", 0, "per-layer embeddings, as in E2B and E4B", default=256)
+    fields.refuse("use_double_wide_mlp", False, "double-wide feed-forward layers, as in E2B")
+    fields.refuse("attention_bias", False, "projections with a bias")
+    fields.refuse("tie_word_embeddings", True, "a head of its own")
+    fields.refuse("hidden_activation", "gelu_pytorch_tanh", "another activation")
+    if fields.get("use_bidirectional_attention") == "all":
+        raise CheckpointError(f"{fields.source}: use_bidirectional_attention: attention to later tokens is not served")
+
+
+def _text_config(fields: Fields, tensor_prefix: str, is_drafter: bool) -> Gemma4TextConfig:
+    if fields.text("model_type", "gemma4_text") != "gemma4_text":
+        raise fields.error("model_type", "must be 'gemma4_text'")
+    _refuse_unserved(fields)
+    layer_types = _layer_types(fields)
+    num_shared = fields.integer("num_kv_shared_layers", 0, minimum=0)
+    if is_drafter and num_shared not in (0, len(layer_types)):
+        raise fields.error("num_kv_shared_layers", f"must be {len(layer_types)}: a drafter has no keys of its own")
+    if not is_drafter and not set(layer_types) <= set(layer_types[: len(layer_types) - num_shared]):
+        raise fields.error("num_kv_shared_layers", "must leave each layer type a layer with keys")
+    num_heads = fields.integer("num_attention_heads")
+    attention = {
+        layer_type: _attention_config(fields, layer_types, layer_type, num_heads)
+        for layer_type in LAYER_TYPES
+        if layer_type in layer_types
+    }
+    return Gemma4TextConfig(
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=fields.integer("hidden_size"),
+        intermediate_size=fields.integer("intermediate_size"),
+        num_attention_heads=num_heads,
+        layer_types=layer_types,
+        attention=attention,
+        num_kv_shared_layers=len(layer_types) if is_drafter else num_shared,
+        rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
+        final_logit_softcapping=fields.optional_number("final_logit_softcapping"),
+        max_position_embeddings=fields.integer("max_position_embeddings", 131_072),
+        tensor_prefix=tensor_prefix,
+    )
+
+
+def _layer_types(fields: Fields) -> tuple[str, ...]:
+    num_layers = fields.integer("num_hidden_layers")
+    layer_types = fields.get("layer_types")
+    if layer_types is None:
+        layer_types = [SLIDING if (layer_id + 1) % _DEFAULT_PATTERN else FULL for layer_id in range(num_layers)]
+        layer_types[-1] = FULL
+    if not isinstance(layer_types, list) or any(layer_type not in LAYER_TYPES for layer_type in layer_types):
+        raise fields.error("layer_types", f"must list {SLIDING} or {FULL} for each layer")
+    if len(layer_types) != num_layers:
+        raise fields.error("layer_types", f"must have num_hidden_layers = {num_layers} entries")
+    if layer_types[-1] != FULL:
+        raise fields.error("layer_types", f"must end with {FULL}")
+    return tuple(layer_types)
+
+
+def _attention_config(fields: Fields, layer_types: tuple[str, ...], layer_type: str, num_heads: int) -> AttentionConfig:
+    shape = _kv_shape(fields, layer_types, layer_type)
+    num_kv_heads, head_dim = shape.integer("num_key_value_heads"), shape.integer("head_dim")
+    if num_heads % num_kv_heads:
+        raise shape.error("num_key_value_heads", f"must divide num_attention_heads = {num_heads}")
+    if head_dim % 2:
+        raise shape.error("head_dim", "must be even: rotary positions turn pairs")
+    rope = Fields(fields.source, fields.get("rope_parameters") or _DEFAULT_ROPE).section(layer_type)
+    rope_type = rope.text("rope_type", "default")
+    if rope_type not in ("default", "proportional"):
+        raise rope.error("rope_type", "must be 'default' or 'proportional'")
+    if rope.get("factor", 1.0) != 1.0:
+        raise rope.error("factor", "must be 1: stretched positions are not served")
+    fraction = rope.number("partial_rotary_factor", 1.0) if rope_type == "proportional" else 1.0
+    if fraction > 1.0:
+        raise rope.error("partial_rotary_factor", "must be at most 1")
+    return AttentionConfig(
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        window=fields.integer("sliding_window", 512) if layer_type == SLIDING else None,
+        is_k_eq_v=layer_type == FULL and fields.boolean("attention_k_eq_v", False),
+        rope_theta=rope.number("rope_theta"),
+        num_rope_angles=int(fraction * head_dim // 2),
+    )
+
+
+def _kv_shape(fields: Fields, layer_types: tuple[str, ...], layer_type: str) -> Fields:
+    """`num_key_value_heads` and `head_dim` of one layer type, whichever way the checkpoint says them."""
+    shape = {name: fields.get(name) for name in ("num_key_value_heads", "head_dim")}
+    if fields.get("per_layer_config") is None:
+        if layer_type == FULL:
+            shape["head_dim"] = fields.get("global_head_dim", 512)
+            num_global = fields.get("num_global_key_value_heads")
+            if num_global is not None and fields.get("attention_k_eq_v"):
+                shape["num_key_value_heads"] = num_global
+        return Fields(fields.source, shape)
+    overrides = fields.section("per_layer_config")
+    by_layer = {int(key): overrides.section(key) for key in overrides.names() if key.isdecimal()}
+    if len(by_layer) != len(overrides.names()):
+        raise fields.error("per_layer_config", "must be keyed by layer number")
+    wanted = [i for i, name in enumerate(layer_types) if name == layer_type]
+    shapes = [{**shape, **(by_layer[i].values if i in by_layer else {})} for i in wanted]
+    if any(set(one) != set(shape) or one != shapes[0] for one in shapes):
+        raise fields.error("per_layer_config", f"may give num_key_value_heads and head_dim, alike for all {layer_type}")
+    return Fields(fields.source, shapes[0])

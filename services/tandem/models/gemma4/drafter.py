@@ -1,0 +1,95 @@
+"""The MTP drafter's network: one draft token a step, from the target's own keys and values.
+
+    e = target embedding of the last token * sqrt(backbone size)
+    x = layers(pre_projection([e, h])), queries only, over the target's last sliding and last full KV
+    logits = head(norm(x)), h' = post_projection(norm(x))
+
+h is the target's hidden row after its final norm, later this network's own h'. Position and keys stay the same for all
+steps of a round. Source: transformers' `Gemma4AssistantForCausalLM`.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+
+from tandem.attention.base import AttentionBackend, AttentionMetadata
+from tandem.attention.reference import ReferenceBackend
+from tandem.kv_cache.group import KvGroup
+from tandem.models.gemma4.config import Gemma4DrafterConfig
+from tandem.models.gemma4.layers import DecoderLayer, LayerInputs, RmsNorm
+from tandem.models.gemma4.parameters import Destinations, empty_matrix, whole
+from tandem.models.gemma4.rotary import RotaryEmbedding
+
+
+class Gemma4MtpDrafter:
+    """Drafts from what the target shares; keeps nothing between steps."""
+
+    def __init__(
+        self,
+        config: Gemma4DrafterConfig,
+        target_embedding: torch.Tensor,  # [vocab_size, backbone]
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        backend: AttentionBackend | None = None,
+    ) -> None:
+        """Allocates; `destinations` says what to fill.
+
+        Args:
+            config: the shape.
+            target_embedding: the target's table, used in place.
+            dtype: of weights and activations, and of the table.
+            device: where they live.
+            backend: plans steps and computes attention; the reference when absent. It must not pad steps.
+        """
+        device = torch.device(device)
+        text, backbone = config.text, config.backbone_hidden_size
+        assert target_embedding.shape == (text.vocab_size, backbone) and target_embedding.dtype == dtype
+        self.config = config
+        self.backend = backend or ReferenceBackend(text.num_attention_heads, device, dtype, pad_single_rows=False)
+        self._embedding = target_embedding
+        self._embed_scale = torch.tensor(backbone**0.5).to(device, dtype)  # rounded as the weights are
+        self._pre_projection = empty_matrix(2 * backbone, text.hidden_size, dtype, device)
+        self._post_projection = empty_matrix(text.hidden_size, backbone, dtype, device)
+        self._head = empty_matrix(text.hidden_size, text.vocab_size, dtype, device)
+        self._layers = [
+            DecoderLayer(text, layer_id, False, dtype, device) for layer_id in range(text.num_hidden_layers)
+        ]
+        self._norm = RmsNorm((text.hidden_size,), text.rms_norm_eps, dtype, device)
+        self._rotary = RotaryEmbedding(text.attention, dtype, device)
+
+    @property
+    def kv_groups(self) -> tuple[KvGroup, ...]:
+        """The groups to plan a step for, named as the target's that they read."""
+        return self.config.text.kv_groups
+
+    def destinations(self) -> Destinations:
+        """Every tensor that a checkpoint must have. The drafter's own table is its head and is never looked up."""
+        prefix = self.config.text.tensor_prefix
+        yield f"{prefix}embed_tokens.weight", whole(self._head)
+        for layer in self._layers:
+            yield from layer.destinations()
+        yield f"{prefix}norm.weight", self._norm.destination()
+        yield "pre_projection.weight", whole(self._pre_projection)
+        yield "post_projection.weight", whole(self._post_projection)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        token_ids: torch.Tensor,  # [B] int64, the last token of each sequence
+        hidden: torch.Tensor,  # [B, backbone]
+        metadata: AttentionMetadata,
+        kv: Mapping[str, torch.Tensor],  # group -> [num_slots, 2, num_kv_heads, head_dim] of the target
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, vocab_size], [B, backbone]
+        """One draft step: logits without softcap, and the hidden rows of the next step."""
+        assert metadata.num_rows == metadata.num_tokens, "a drafter's steps are not padded"
+        embedded = F.embedding(token_ids, self._embedding) * self._embed_scale
+        rows = torch.mm(torch.cat((embedded, hidden), -1), self._pre_projection)
+        inputs = {
+            layer_type: LayerInputs(cos, sin, metadata.slot_mapping[layer_type], metadata.plans[layer_type])
+            for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
+        }
+        for layer, layer_type in zip(self._layers, self.config.text.layer_types, strict=True):
+            rows = layer(rows, inputs[layer_type], kv[layer_type], self.backend)
+        normed = self._norm(rows)
+        return torch.mm(normed, self._head), torch.mm(normed, self._post_projection)

@@ -1,0 +1,118 @@
+"""The target network: tokens to hidden rows, hidden rows to logits."""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from tandem.attention.base import AttentionBackend, AttentionMetadata
+from tandem.attention.reference import ReferenceBackend
+from tandem.kv_cache.group import KvGroup
+from tandem.models.gemma4.config import Gemma4TextConfig
+from tandem.models.gemma4.layers import DecoderLayer, LayerInputs, RmsNorm
+from tandem.models.gemma4.parameters import Destination, Destinations, empty_matrix
+from tandem.models.gemma4.rotary import RotaryEmbedding
+
+
+class LayerKv(Protocol):
+    """KV tensors by the layer that owns them, such as a `KvStorage`."""
+
+    def __getitem__(self, layer_id: int, /) -> torch.Tensor:  # [num_slots, 2, num_kv_heads, head_dim]
+        """The tensor of a layer that owns KV."""
+        ...
+
+
+class Gemma4Target:
+    """Gemma 4's dense text decoder.
+
+    `forward` and `compute_logits` return inference tensors, which may only be changed in place under
+    `torch.inference_mode`.
+    """
+
+    def __init__(
+        self,
+        config: Gemma4TextConfig,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        embedding: torch.Tensor | None = None,  # [vocab_size, hidden_size]
+        backend: AttentionBackend | None = None,
+    ) -> None:
+        """Allocates; `destinations` says what to fill.
+
+        Args:
+            config: the shape.
+            dtype: of weights and activations.
+            device: where they live.
+            embedding: where the token table goes, such as shared memory; allocated when absent.
+            backend: plans steps and computes attention; the reference when absent.
+        """
+        device = torch.device(device)
+        shape = (config.vocab_size, config.hidden_size)
+        if embedding is None:
+            embedding = torch.empty(shape, dtype=dtype, device=device)
+        assert embedding.shape == shape and embedding.dtype == dtype
+        self.config = config
+        self.embed_tokens = embedding  # [vocab_size, hidden_size]
+        self.backend = backend or ReferenceBackend(config.num_attention_heads, device, dtype)
+        self._embed_scale = torch.tensor(config.hidden_size**0.5).to(device, dtype)  # rounded as the weights are
+        # On a CPU the head is a copy, laid out as `parameters` says; elsewhere it is the table itself.
+        self._is_head_copied = device.type == "cpu"
+        self._head = (
+            empty_matrix(config.hidden_size, config.vocab_size, dtype, device)
+            if self._is_head_copied
+            else embedding.t()
+        )
+        self._layers = [
+            DecoderLayer(config, layer_id, owner == layer_id, dtype, device)
+            for layer_id, owner in enumerate(config.kv_owners)
+        ]
+        self._norm = RmsNorm((config.hidden_size,), config.rms_norm_eps, dtype, device)
+        self._rotary = RotaryEmbedding(config.attention, dtype, device)
+
+    @property
+    def kv_groups(self) -> tuple[KvGroup, ...]:
+        """The groups that a `KvStorage` for this network has."""
+        return self.config.kv_groups
+
+    @property
+    def drafter_layers(self) -> dict[str, int]:
+        """Layer type -> the layer whose KV the drafter reads: the last of the type that owns any."""
+        return {group.name: group.layer_ids[-1] for group in self.kv_groups}
+
+    def destinations(self) -> Destinations:
+        """Every tensor that a checkpoint must have."""
+        prefix = self.config.tensor_prefix
+        tables = (self.embed_tokens, self._head.t()) if self._is_head_copied else (self.embed_tokens,)
+        yield f"{prefix}embed_tokens.weight", Destination(tuple(self.embed_tokens.shape), tables)
+        for layer in self._layers:
+            yield from layer.destinations()
+        yield f"{prefix}norm.weight", self._norm.destination()
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        token_ids: torch.Tensor,  # [T] int64
+        metadata: AttentionMetadata,
+        kv: LayerKv,
+    ) -> torch.Tensor:  # [T, hidden_size]
+        """The rows after the final norm. Writes the step's keys and values into `kv`."""
+        if metadata.num_rows > metadata.num_tokens:
+            token_ids = torch.cat((token_ids, token_ids[-1:].expand(metadata.num_rows - metadata.num_tokens)))
+        hidden = F.embedding(token_ids, self.embed_tokens) * self._embed_scale
+        inputs = {
+            layer_type: LayerInputs(cos, sin, metadata.slot_mapping[layer_type], metadata.plans[layer_type])
+            for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
+        }
+        for layer, layer_type, owner in zip(self._layers, self.config.layer_types, self.config.kv_owners, strict=True):
+            hidden = layer(hidden, inputs[layer_type], kv[owner], self.backend)
+        return self._norm(hidden)[: metadata.num_tokens]
+
+    @torch.inference_mode()
+    def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:  # [R, hidden_size] -> [R, vocab_size] float32
+        """Softcapped logits of rows that `forward` returned."""
+        num_rows = hidden.shape[0]
+        if num_rows == 1:  # one row alone would round differently
+            hidden = hidden.expand(2, -1)
+        logits = torch.mm(hidden, self._head)[:num_rows].float()
+        softcap = self.config.final_logit_softcapping
+        return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)

@@ -1,0 +1,126 @@
+"""Checkpoints on disk to networks in memory, strictly: every tensor is known, present and of the right shape."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from tandem.core.errors import CheckpointError
+from tandem.models.gemma4.checkpoint_files import CheckpointFiles, revision
+from tandem.models.gemma4.config import (
+    Gemma4DrafterConfig,
+    Gemma4TextConfig,
+    read_drafter_config,
+    read_target_config,
+)
+from tandem.models.gemma4.drafter import Gemma4MtpDrafter
+from tandem.models.gemma4.parameters import Destinations
+from tandem.models.gemma4.target import Gemma4Target
+
+__all__ = ["Progress", "check_pair", "load_drafter", "load_target", "revision"]
+
+Progress = Callable[[int, int], None]  # tensors read, of how many
+
+_TIED_HEAD = "lm_head.weight"
+_OTHER_MODALITIES = re.compile(r"model\.(vision_tower|audio_tower|embed_vision|embed_audio)\.")
+
+
+def load_target(
+    path: str | Path,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    embedding: torch.Tensor | None = None,  # [vocab_size, hidden_size]
+    progress: Progress | None = None,
+) -> Gemma4Target:
+    """Reads a target.
+
+    Args:
+        path: the checkpoint folder.
+        dtype: of weights and activations; the files' own dtype is cast.
+        device: where the network goes.
+        embedding: where the token table goes, such as shared memory.
+        progress: told after every tensor.
+
+    Raises:
+        CheckpointError: the folder does not hold exactly such a target.
+    """
+    folder = Path(path)
+    config = read_target_config(folder)
+    target = Gemma4Target(config, dtype, device, embedding)
+    _fill(folder, target.destinations(), _unused_keys(config), progress)
+    return target
+
+
+def load_drafter(
+    path: str | Path,
+    target_config: Gemma4TextConfig,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    target_embedding: torch.Tensor,  # [vocab_size, backbone]
+    progress: Progress | None = None,
+) -> Gemma4MtpDrafter:
+    """Reads a drafter and checks that it fits the target.
+
+    Raises:
+        CheckpointError: the folder does not hold exactly such a drafter, or it was made for another target.
+    """
+    folder = Path(path)
+    config = read_drafter_config(folder)
+    check_pair(config, target_config)
+    drafter = Gemma4MtpDrafter(config, target_embedding, dtype, device)
+    _fill(folder, drafter.destinations(), _unused_keys(config.text), progress)
+    return drafter
+
+
+def check_pair(drafter_config: Gemma4DrafterConfig, target_config: Gemma4TextConfig) -> None:
+    """Raises CheckpointError unless the drafter can read what the target shares."""
+    text = drafter_config.text
+    pairs = {
+        "backbone_hidden_size": (drafter_config.backbone_hidden_size, target_config.hidden_size),
+        "vocab_size": (text.vocab_size, target_config.vocab_size),
+    }
+    for layer_type, ours in text.attention.items():
+        theirs = target_config.attention.get(layer_type)
+        if theirs is None:
+            raise CheckpointError(f"the drafter does not fit the target: layer_types: it has no {layer_type} layer")
+        for name in ("num_kv_heads", "head_dim", "window", "rope_theta", "num_rope_angles"):
+            pairs[f"{name} of {layer_type}"] = (getattr(ours, name), getattr(theirs, name))
+    for name, (of_drafter, of_target) in pairs.items():
+        if of_drafter != of_target:
+            raise CheckpointError(
+                f"the drafter does not fit the target: {name} is {of_drafter} in the drafter, {of_target} in the target"
+            )
+
+
+def _unused_keys(config: Gemma4TextConfig) -> re.Pattern[str]:
+    """Tensors that layers without KV of their own may still carry."""
+    num_owning = config.num_hidden_layers - config.num_kv_shared_layers
+    layers = "|".join(map(str, range(num_owning, config.num_hidden_layers))) or "none"
+    return re.compile(rf"{re.escape(config.tensor_prefix)}layers\.({layers})\.self_attn\.(k|v)_(proj|norm)\.weight")
+
+
+def _fill(folder: Path, destinations: Destinations, unused: re.Pattern[str], progress: Progress | None) -> None:
+    """Checks all names and shapes first, then reads one tensor after the other."""
+    files = CheckpointFiles(folder)
+    wanted = dict(destinations)
+    present = set(files.names())
+    missing = sorted(wanted.keys() - present)
+    if missing:
+        raise CheckpointError(f"{folder}: {missing[0]} is missing ({len(missing)} tensors in all)")
+    surplus = sorted(
+        name
+        for name in present - wanted.keys()
+        if name != _TIED_HEAD and not unused.fullmatch(name) and not _OTHER_MODALITIES.match(name)
+    )
+    if surplus:
+        raise CheckpointError(f"{files.source(surplus[0])}: {surplus[0]} is not expected ({len(surplus)} in all)")
+    for name, destination in wanted.items():
+        if files.shape(name) != destination.shape:
+            raise CheckpointError(
+                f"{files.source(name)}: {name} has shape {list(files.shape(name))}, not {list(destination.shape)}"
+            )
+    for number, (name, destination) in enumerate(wanted.items(), 1):
+        destination.write(files.read(name))
+        if progress:
+            progress(number, len(wanted))
