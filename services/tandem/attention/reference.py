@@ -88,8 +88,8 @@ class ReferenceBackend:
         slot_mapping, plans = {}, {}
         for group in groups:
             tables = batch.block_tables[group.name]
-            slot_mapping[group.name] = self._tensor(_slots_written(batch, tables, block_size) * copies)
             plans[group.name] = self._plan(batch, group, tables, block_size, is_padded)
+            slot_mapping[group.name] = self._tensor(_slots_written(batch, tables, block_size) * copies)
         return AttentionMetadata(batch.num_tokens, self._tensor(positions), slot_mapping, plans)
 
     def attend(

@@ -47,7 +47,7 @@ class Gemma4MtpDrafter:
         assert target_embedding.shape == (text.vocab_size, backbone) and target_embedding.dtype == dtype
         self.config = config
         self.backend = backend or ReferenceBackend(text.num_attention_heads, device, dtype, pad_single_rows=False)
-        self._embedding = target_embedding
+        self.target_embedding = target_embedding
         self._embed_scale = torch.tensor(backbone**0.5).to(device, dtype)  # rounded as the weights are
         self._pre_projection = empty_matrix(2 * backbone, text.hidden_size, dtype, device)
         self._post_projection = empty_matrix(text.hidden_size, backbone, dtype, device)
@@ -83,7 +83,7 @@ class Gemma4MtpDrafter:
     ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, vocab_size], [B, backbone]
         """One draft step: logits without softcap, and the hidden rows of the next step."""
         assert metadata.num_rows == metadata.num_tokens, "a drafter's steps are not padded"
-        embedded = F.embedding(token_ids, self._embedding) * self._embed_scale
+        embedded = F.embedding(token_ids, self.target_embedding) * self._embed_scale
         rows = torch.mm(torch.cat((embedded, hidden), -1), self._pre_projection)
         inputs = {
             layer_type: LayerInputs(cos, sin, metadata.slot_mapping[layer_type], metadata.plans[layer_type])

@@ -1,0 +1,164 @@
+"""The reference backend against attention written out key by key."""
+
+import random
+from math import exp
+
+import pytest
+import torch
+from tandem.attention.metadata import QueryBatch
+from tandem.attention.reference import ReferenceBackend
+from tandem.kv_cache.group import KvGroup
+
+NUM_HEADS = 4
+SLIDING = KvGroup("sliding_attention", (0,), num_kv_heads=2, head_dim=8, window=5)
+FULL = KvGroup("full_attention", (1,), num_kv_heads=1, head_dim=16, window=None)
+GROUPS = (SLIDING, FULL)
+
+
+class Step:
+    """Random keys at scattered slots, everything else NaN, and the answer computed the slow way."""
+
+    def __init__(self, lens: list[int], starts: list[int], num_keys: list[int], block_size: int, seed: int) -> None:
+        rng = random.Random(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.block_size = block_size
+        needed = [(max(s + n, keys) - 1) // block_size + 1 for n, s, keys in zip(lens, starts, num_keys, strict=True)]
+        num_blocks = sum(needed) + 3
+        self.kv = {}
+        tables = {}
+        for group in GROUPS:
+            ids = rng.sample(range(num_blocks), sum(needed))
+            tables[group.name] = [[ids.pop() for _ in range(count)] for count in needed]
+            kv = torch.full((num_blocks * block_size, *group.slot_shape), torch.nan)
+            for table, start, keys in zip(tables[group.name], starts, num_keys, strict=True):
+                oldest = 0 if group.window is None else max(0, start - group.window + 1)
+                for key in range(oldest, keys):
+                    kv[self._slot(table, key)] = torch.randn(group.slot_shape, generator=self.generator)
+                table[: oldest // block_size] = [-1] * (oldest // block_size)
+            self.kv[group.name] = kv
+        self.batch = QueryBatch(tuple(lens), tuple(starts), tuple(num_keys), tables)
+
+    def _slot(self, table: list[int], position: int) -> int:
+        return table[position // self.block_size] * self.block_size + position % self.block_size
+
+    def query(self, group: KvGroup) -> torch.Tensor:
+        return torch.randn(self.batch.num_tokens, NUM_HEADS, group.head_dim, generator=self.generator)
+
+    def expected(self, group: KvGroup, query: torch.Tensor) -> torch.Tensor:
+        rows = []
+        batch, kv = self.batch, self.kv[group.name].double()
+        for index, length in enumerate(batch.query_lens):
+            table = batch.block_tables[group.name][index]
+            for position in range(batch.start_positions[index], batch.start_positions[index] + length):
+                visible = [
+                    kv[self._slot(table, key)]
+                    for key in range(min(position + 1, batch.num_keys[index]))
+                    if group.window is None or position - key < group.window
+                ]
+                rows.append(self._row(query[len(rows)].double(), visible, group))
+        return torch.stack(rows).float()
+
+    @staticmethod
+    def _row(query: torch.Tensor, visible: list[torch.Tensor], group: KvGroup) -> torch.Tensor:
+        heads = []
+        for head in range(NUM_HEADS):
+            kv_head = head // (NUM_HEADS // group.num_kv_heads)
+            weights = [exp(float(query[head] @ entry[0, kv_head])) for entry in visible]
+            total = sum(weights)
+            heads.append(sum(w / total * entry[1, kv_head] for w, entry in zip(weights, visible, strict=True)))
+        return torch.stack(heads)
+
+
+def attend(step: Step, group: KvGroup, query: torch.Tensor, pad: bool = True) -> torch.Tensor:
+    backend = ReferenceBackend(NUM_HEADS, pad_single_rows=pad)
+    metadata = backend.prepare(step.batch, GROUPS, step.block_size)
+    query = query.expand(metadata.num_rows, -1, -1) if metadata.num_rows > metadata.num_tokens else query
+    return backend.attend(query, step.kv[group.name], metadata.plans[group.name])[: metadata.num_tokens]
+
+
+CASES = {
+    "prefill": ([7], [0], [7]),
+    "decode": ([1], [12], [13]),
+    "verify": ([4], [11], [15]),
+    "chunk": ([40], [17], [57]),
+    "pieces": ([300], [3], [303]),
+    "batched verify": ([3, 3, 3], [20, 4, 9], [23, 7, 12]),
+    "very different lengths": ([2, 2, 2], [150, 0, 30], [152, 2, 32]),
+    "mixed": ([3, 30, 1, 3, 1], [5, 8, 40, 0, 0], [8, 38, 41, 3, 1]),
+    "drafter": ([1, 1, 1], [20, 4, 1], [20, 4, 1]),
+    "one drafter": ([1], [20], [20]),
+}
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+@pytest.mark.parametrize("block_size", [1, 4, 16])
+@pytest.mark.parametrize("case", CASES)
+def test_equals_attention_written_out(case: str, block_size: int, group: KvGroup) -> None:
+    step = Step(*CASES[case], block_size, seed=len(case))
+    query = step.query(group)
+    expected = step.expected(group, query)
+    torch.testing.assert_close(attend(step, group, query), expected, atol=2e-6, rtol=2e-5)
+    torch.testing.assert_close(attend(step, group, query, pad=False), expected, atol=2e-6, rtol=2e-5)
+
+
+def test_positions_and_slots() -> None:
+    tables = {"sliding_attention": [[1, 5, 2]], "full_attention": [[7, 3, 0]]}
+    batch = QueryBatch((3,), (7,), (10,), tables)
+    metadata = ReferenceBackend(NUM_HEADS).prepare(batch, GROUPS, 4)
+    assert metadata.positions.tolist() == [7, 8, 9]
+    assert metadata.slot_mapping["sliding_attention"].tolist() == [5 * 4 + 3, 2 * 4, 2 * 4 + 1]
+    assert metadata.slot_mapping["full_attention"].tolist() == [3 * 4 + 3, 0, 1]
+
+
+def test_a_single_row_is_planned_twice() -> None:
+    tables = {"sliding_attention": [[1]], "full_attention": [[0]]}
+    metadata = ReferenceBackend(NUM_HEADS).prepare(QueryBatch((1,), (2,), (3,), tables), GROUPS, 4)
+    assert (metadata.num_tokens, metadata.num_rows) == (1, 2)
+    assert metadata.positions.tolist() == [2, 2]
+    assert metadata.slot_mapping["sliding_attention"].tolist() == [6, 6]
+
+
+def test_a_drafters_row_needs_no_slot() -> None:
+    tables = {"sliding_attention": [[1]], "full_attention": [[0]]}
+    backend = ReferenceBackend(NUM_HEADS, pad_single_rows=False)
+    metadata = backend.prepare(QueryBatch((1,), (4,), (4,), tables), GROUPS, 4)
+    assert metadata.slot_mapping["full_attention"].tolist() == [-1]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"), [([-1, -1, 4], "released"), ([3, -1, 4], "released"), ([-1, 2], "missing")]
+)
+def test_a_visible_key_without_a_block_is_a_defect(table: list[int], message: str) -> None:
+    batch = QueryBatch((1,), (9,), (10,), {"sliding_attention": [table]})
+    with pytest.raises(AssertionError, match=message):
+        ReferenceBackend(NUM_HEADS).prepare(batch, [SLIDING], 4)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ((), (), (), {}),
+        ((1,), (0, 1), (1,), {"full_attention": [[0]]}),
+        ((0,), (0,), (1,), {"full_attention": [[0]]}),
+        ((1,), (0,), (0,), {"full_attention": [[0]]}),
+        ((1,), (0,), (1,), {"full_attention": []}),
+    ],
+)
+def test_contradictory_batches_are_defects(fields: tuple) -> None:
+    with pytest.raises(AssertionError):
+        QueryBatch(*fields)
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_a_row_does_not_depend_on_the_others(group: KvGroup) -> None:
+    """Bit for bit: four rows of three sequences at once, each sequence alone, each row alone."""
+    lens, starts, num_keys = [4, 4, 4], [60, 37, 120], [64, 41, 124]
+    step = Step(lens, starts, num_keys, 4, seed=1)
+    query = step.query(group)
+    together = attend(step, group, query)
+    tables = step.batch.block_tables
+    for row in range(12):
+        seq, offset = divmod(row, 4)
+        start = starts[seq] + offset
+        step.batch = QueryBatch((1,), (start,), (start + 1,), {name: [rows[seq]] for name, rows in tables.items()})
+        assert torch.equal(attend(step, group, query[row : row + 1])[0], together[row])
