@@ -41,6 +41,6 @@ class AttentionBackend(Protocol):
         query: torch.Tensor,  # [num_rows, num_heads, head_dim], normed and rotated
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
         plan: Any,
-    ) -> torch.Tensor:  # [num_rows, num_heads, head_dim], contiguous
+    ) -> torch.Tensor:  # [num_rows, num_heads, head_dim], rows contiguous
         """Softmax(q k) v with scale 1: Gemma 4 norms queries and keys instead. Query head h reads KV head h // G."""
         ...

@@ -4,9 +4,11 @@ A step is cut into pieces: runs of rows of one sequence. Pieces of equal length 
 bunch costs one gather and one `scaled_dot_product_attention` a layer. Query heads that read the same KV head become
 rows of one product, so that keys and values are never repeated.
 
-A row's result does not depend on which other rows the step has (measured: exact in float32 with MKL, for windows up to
-512 keys): every row sees its keys from a multiple of `_KEY_ALIGNMENT` on and in a multiple of it, so that they meet the
-vector lanes in the same order, and no product ever has a single row, which BLAS computes by another routine.
+If it is to be batch-invariant, a row's result does not depend on which other rows the step has (measured: bit for bit
+in float32 with MKL, on one thread and on two). Sums over keys then meet them in the same order and in the same groups,
+whatever follows or precedes, since keys are counted from and to a multiple of what torch and MKL sum at once; and no
+product has a single row, which BLAS computes by another routine (as long as several query heads read each KV head,
+which holds for every Gemma 4).
 """
 
 from collections import defaultdict
@@ -21,9 +23,12 @@ from tandem.attention.base import AttentionMetadata
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.group import KvGroup
 
-_KEY_ALIGNMENT = 16  # lanes of a 512-bit register
 _MAX_BUNCHED_ROWS = 16  # longer pieces are attended on their own
 _MAX_PIECE_ROWS = 128  # bounds the mask of a long prefill chunk
+_LANES = 16  # of a 512-bit register
+_CHUNK_KEYS = 512  # torch's attention on a CPU works through the keys in chunks,
+_UNCUT_KEYS = 384  # and MKL sums so many of a chunk in one go, or else cuts it
+_SHORT_WINDOW = _UNCUT_KEYS - _MAX_PIECE_ROWS - 2 * _LANES  # all keys of a piece are summed in one go
 _PAD_SLOT_ID = -1  # a row that writes no key
 
 
@@ -37,11 +42,27 @@ class _Piece:
     start: int  # position of the first row
     first_key: int
     last_key: int
+    key_alignment: int
+
+    @property
+    def origin(self) -> int:
+        """Where gathering starts: at the first key or a little before it."""
+        return self.first_key - self.first_key % self.key_alignment
 
     @property
     def num_padded_keys(self) -> int:
-        """Keys to gather, from the aligned position at or before the first one on."""
-        return _round_up(self.last_key + 1 - _round_down(self.first_key))
+        """Keys to gather."""
+        num_chunks, num_keys = divmod(self.last_key + 1 - self.origin, _CHUNK_KEYS)
+        is_cut = self.key_alignment == _CHUNK_KEYS and num_keys > _UNCUT_KEYS
+        return num_chunks * _CHUNK_KEYS + (_CHUNK_KEYS if is_cut else num_keys + -num_keys % _LANES)
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """Pieces of equal reach may be padded to the longest among them: it costs little and changes no sum."""
+        num_keys = self.num_padded_keys
+        if self.key_alignment == _CHUNK_KEYS:
+            return (num_keys - 1) // _CHUNK_KEYS, num_keys % _CHUNK_KEYS > 0
+        return (num_keys.bit_length(),)
 
 
 @dataclass(frozen=True)
@@ -50,6 +71,7 @@ class _Bunch:
 
     num_seqs: int
     num_rows: int
+    num_keys: int
     slots: torch.Tensor  # [num_seqs * num_keys] int64
     mask: torch.Tensor  # [num_seqs, 1, num_rows * G, num_keys], 0 or -inf
     rows: torch.Tensor | None  # [num_seqs * num_rows] int64; None: all rows of the step, in order
@@ -63,7 +85,7 @@ class ReferenceBackend:
         num_heads: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        pad_single_rows: bool = True,
+        is_batch_invariant: bool = True,
     ) -> None:
         """Plans for networks of one shape.
 
@@ -71,24 +93,23 @@ class ReferenceBackend:
             num_heads: query heads of every layer.
             device: where plans are made.
             dtype: of queries, keys and values.
-            pad_single_rows: run a step of one row as two equal rows, so that it rounds as in any larger step. A
-                drafter, whose rounding cannot reach the text, is a little faster without.
+            is_batch_invariant: spend a few percent on rows that round the same in any step; a step of one row is
+                then run as two equal rows. A drafter, whose rounding cannot reach the text, is faster without.
         """
         self._num_heads = num_heads
         self._device = torch.device(device)
         self._dtype = dtype
-        self._pad_single_rows = pad_single_rows
+        self._is_batch_invariant = is_batch_invariant
 
     @torch.inference_mode()
     def prepare(self, batch: QueryBatch, groups: Iterable[KvGroup], block_size: int) -> AttentionMetadata:
         """Plans a step for `groups`, whose names `batch.block_tables` must have."""
-        is_padded = self._pad_single_rows and batch.num_tokens == 1
-        copies = 2 if is_padded else 1
+        copies = 2 if self._is_batch_invariant and batch.num_tokens == 1 else 1
         positions = list(batch.positions()) * copies
         slot_mapping, plans = {}, {}
         for group in groups:
             tables = batch.block_tables[group.name]
-            plans[group.name] = self._plan(batch, group, tables, block_size, is_padded)
+            plans[group.name] = self._plan(batch, group, tables, block_size)
             slot_mapping[group.name] = self._tensor(_slots_written(batch, tables, block_size) * copies)
         return AttentionMetadata(batch.num_tokens, self._tensor(positions), slot_mapping, plans)
 
@@ -98,8 +119,11 @@ class ReferenceBackend:
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
         plan: Sequence[_Bunch],
     ) -> torch.Tensor:  # [num_rows, num_heads, head_dim]
-        """One gather and one product pair a bunch."""
+        """One gather and one product pair a bunch. The second of two equal rows is a view of the first."""
         if len(plan) == 1:
+            num_planned = plan[0].num_seqs * plan[0].num_rows
+            if num_planned < query.shape[0]:
+                return _attend_bunch(query.narrow(0, 0, num_planned), kv, plan[0]).expand(query.shape)
             return _attend_bunch(query, kv, plan[0])
         output = torch.empty_like(query)
         for bunch in plan:
@@ -108,18 +132,16 @@ class ReferenceBackend:
         return output
 
     def _plan(
-        self, batch: QueryBatch, group: KvGroup, tables: Sequence[Sequence[int]], block_size: int, is_padded: bool
+        self, batch: QueryBatch, group: KvGroup, tables: Sequence[Sequence[int]], block_size: int
     ) -> list[_Bunch]:
         bunches: dict[tuple[int, ...], list[_Piece]] = defaultdict(list)
-        for piece in _pieces(batch, group.window):
-            # The same power of two of keys: at most half of what a bunch gathers is padding.
-            key = (piece.num_rows, piece.num_padded_keys.bit_length())
-            bunches[key if piece.num_rows <= _MAX_BUNCHED_ROWS else (piece.first_row,)].append(piece)
+        for piece in _pieces(batch, group.window, self._key_alignment(group.window)):
+            key = (piece.num_rows, *piece.reach) if piece.num_rows <= _MAX_BUNCHED_ROWS else (piece.first_row,)
+            bunches[key].append(piece)
         num_copies = self._num_heads // group.num_kv_heads
         is_alone = len(bunches) == 1
         return [
-            self._bunch(pieces, group.window, tables, block_size, num_copies, is_padded, is_alone)
-            for pieces in bunches.values()
+            self._bunch(pieces, group.window, tables, block_size, num_copies, is_alone) for pieces in bunches.values()
         ]
 
     def _bunch(
@@ -129,16 +151,13 @@ class ReferenceBackend:
         tables: Sequence[Sequence[int]],
         block_size: int,
         num_copies: int,
-        is_padded: bool,
         is_alone: bool,
     ) -> _Bunch:
         num_rows, num_keys = pieces[0].num_rows, max(piece.num_padded_keys for piece in pieces)
         block_ids = [_blocks_read(tables[piece.seq_index], piece, block_size) for piece in pieces]
         width = max(map(len, block_ids))
         table = self._tensor([ids + [0] * (width - len(ids)) for ids in block_ids])  # [num_seqs, width]
-        bounds = self._tensor(
-            [(_round_down(piece.first_key), piece.first_key, piece.last_key, piece.start) for piece in pieces]
-        )
+        bounds = self._tensor([(piece.origin, piece.first_key, piece.last_key, piece.start) for piece in pieces])
         origin, first, last, start = bounds.unsqueeze(-1).unbind(1)  # [num_seqs, 1] each
 
         keys = origin + torch.arange(num_keys, device=self._device)  # [num_seqs, num_keys]
@@ -149,12 +168,10 @@ class ReferenceBackend:
 
         rows = torch.arange(num_rows, device=self._device)
         queries = (start + rows).unsqueeze(-1)  # [num_seqs, num_rows, 1]
-        if is_padded:
-            queries = queries.expand(1, 2, 1)
-        hidden = (keys > last).unsqueeze(1) | (keys.unsqueeze(1) > queries)  # [num_seqs, num_rows, num_keys]
+        hidden = keys.unsqueeze(1) > torch.minimum(queries, last.unsqueeze(1))  # [num_seqs, num_rows, num_keys]
         if window is not None:
             hidden |= keys.unsqueeze(1) <= queries - window
-        mask = torch.zeros(hidden.shape, dtype=self._dtype, device=self._device).masked_fill_(hidden, -inf)
+        mask = torch.where(hidden, -inf, 0.0).to(self._dtype).unsqueeze(2).expand(-1, -1, num_copies, -1)
         step_rows = None
         if not is_alone:
             step_rows = self._tensor(
@@ -162,11 +179,17 @@ class ReferenceBackend:
             )
         return _Bunch(
             num_seqs=len(pieces),
-            num_rows=mask.shape[1],
+            num_rows=num_rows,
+            num_keys=num_keys,
             slots=slots.flatten(),
-            mask=mask.repeat_interleave(num_copies, dim=1).unsqueeze(1),
+            mask=mask.reshape(len(pieces), 1, -1, num_keys),
             rows=step_rows,
         )
+
+    def _key_alignment(self, window: int | None) -> int:
+        if not self._is_batch_invariant or (window is not None and window <= _SHORT_WINDOW):
+            return _LANES
+        return _CHUNK_KEYS
 
     def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
@@ -177,28 +200,42 @@ def _attend_bunch(
     kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
     bunch: _Bunch,
 ) -> torch.Tensor:  # [num_seqs * num_rows, num_heads, head_dim]
-    _, num_heads, head_dim = query.shape
-    num_kv_heads = kv.shape[2]
-    split = (bunch.num_seqs, bunch.num_rows, num_kv_heads, num_heads // num_kv_heads, head_dim)
-    gathered = kv.index_select(0, bunch.slots).view(bunch.num_seqs, -1, 2, num_kv_heads, head_dim)
-    keys, values = gathered.permute(2, 0, 3, 1, 4).unbind(0)  # [num_seqs, num_kv_heads, num_keys, head_dim]
-    rows = query.reshape(split).transpose(1, 2).reshape(bunch.num_seqs, num_kv_heads, -1, head_dim)
+    """Views are made by strides where that takes fewer of them: on a CPU, a view costs as much as a sum."""
+    num_seqs, num_rows = bunch.num_seqs, bunch.num_rows
+    _, _, num_kv_heads, head_dim = kv.shape
+    entry = num_kv_heads * head_dim
+    gathered = kv.index_select(0, bunch.slots)  # [num_seqs * num_keys, 2, num_kv_heads, head_dim]
+    size = (num_seqs, num_kv_heads, bunch.num_keys, head_dim)
+    stride = (bunch.num_keys * 2 * entry, head_dim, 2 * entry, 1)
+    keys, values = gathered.as_strided(size, stride, 0), gathered.as_strided(size, stride, entry)
+    if num_rows == 1:
+        rows = query.view(num_seqs, num_kv_heads, -1, head_dim)
+        return F.scaled_dot_product_attention(rows, keys, values, attn_mask=bunch.mask, scale=1.0).reshape(query.shape)
+    rows = query.view(num_seqs, num_rows, num_kv_heads, -1, head_dim).transpose(1, 2)
+    rows = rows.reshape(num_seqs, num_kv_heads, -1, head_dim)
     output = F.scaled_dot_product_attention(rows, keys, values, attn_mask=bunch.mask, scale=1.0)
-    output = output.view(bunch.num_seqs, num_kv_heads, *split[1:2], *split[3:]).transpose(1, 2)
+    output = output.view(num_seqs, num_kv_heads, num_rows, -1, head_dim).transpose(1, 2)
     return output.reshape(query.shape)
 
 
-def _pieces(batch: QueryBatch, window: int | None) -> list[_Piece]:
+def _pieces(batch: QueryBatch, window: int | None, key_alignment: int) -> list[_Piece]:
+    """Cuts the step. Rows whose last chunk of keys is summed in one go stay apart from rows where it is not."""
     pieces = []
     first_row = 0
-    for seq_index, length in enumerate(batch.query_lens):
-        for offset in range(0, length, _MAX_PIECE_ROWS):
-            num_rows = min(_MAX_PIECE_ROWS, length - offset)
-            start = batch.start_positions[seq_index] + offset
-            first_key = 0 if window is None else max(0, start - window + 1)
-            last_key = min(start + num_rows, batch.num_keys[seq_index]) - 1
+    for start, length, num_keys, seq_index in zip(
+        batch.start_positions, batch.query_lens, batch.num_keys, range(batch.num_seqs), strict=True
+    ):
+        position, end = start, start + length
+        while position < end:
+            stop = min(end, position + _MAX_PIECE_ROWS)
+            if key_alignment == _CHUNK_KEYS:
+                stop = min(stop, position + ((_UNCUT_KEYS - position) % _CHUNK_KEYS or _CHUNK_KEYS))
+            first_key = 0 if window is None else max(0, position - window + 1)
+            last_key = min(stop, num_keys) - 1
             assert first_key <= last_key, "a row sees no key"
-            pieces.append(_Piece(seq_index, first_row + offset, num_rows, start, first_key, last_key))
+            row = first_row + position - start
+            pieces.append(_Piece(seq_index, row, stop - position, position, first_key, last_key, key_alignment))
+            position = stop
         first_row += length
     return pieces
 
@@ -220,11 +257,3 @@ def _slots_written(batch: QueryBatch, tables: Sequence[Sequence[int]], block_siz
                 table[position // block_size] * block_size + position % block_size if is_written else _PAD_SLOT_ID
             )
     return slots
-
-
-def _round_down(position: int) -> int:
-    return position - position % _KEY_ALIGNMENT
-
-
-def _round_up(num_keys: int) -> int:
-    return num_keys + -num_keys % _KEY_ALIGNMENT

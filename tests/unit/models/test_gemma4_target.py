@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from tandem.attention.metadata import QueryBatch
+from tandem.kv_cache.storage import KvStorage
+from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_target
 from transformers import Gemma4ForCausalLM
@@ -134,3 +137,17 @@ def test_groups_and_shared_layers(tmp_path: Path) -> None:
     assert {group.name: group.layer_ids for group in target.kv_groups} == {SLIDING: (0, 1, 3), FULL: (2,)}
     assert target.config.kv_owners == (0, 1, 2, 3, 3, 2)
     assert target.drafter_layers == {SLIDING: 3, FULL: 2}
+
+
+def test_other_devices_use_the_table_as_head(tmp_path: Path) -> None:
+    """On the meta device, which computes shapes only, as on any that is not a CPU."""
+    config = read_target_config(make_tiny_pair(tmp_path)[0])
+    target = Gemma4Target(config, torch.bfloat16, "meta")
+    shapes = {name: destination.shape for name, destination in target.destinations()}
+    assert shapes == {name: destination.shape for name, destination in Gemma4Target(config).destinations()}
+    tables = {group.name: [[0, 1]] for group in target.kv_groups}
+    kv = KvStorage(target.kv_groups, dict.fromkeys(tables, 2), 4, torch.bfloat16, "meta")
+    metadata = target.backend.prepare(QueryBatch((6,), (0,), (6,), tables), target.kv_groups, 4)
+    hidden = target.forward(torch.zeros(6, dtype=torch.int64, device="meta"), metadata, kv)
+    logits = target.compute_logits(hidden)
+    assert (hidden.shape, hidden.dtype, logits.shape, logits.dtype) == ((6, 32), torch.bfloat16, (6, 64), torch.float32)

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 
 from tandem.attention.base import AttentionBackend, AttentionMetadata
 from tandem.attention.reference import ReferenceBackend
-from tandem.kv_cache.group import KvGroup
 from tandem.models.gemma4.config import Gemma4DrafterConfig
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs, RmsNorm
 from tandem.models.gemma4.parameters import Destinations, empty_matrix, whole
@@ -46,22 +45,18 @@ class Gemma4MtpDrafter:
         text, backbone = config.text, config.backbone_hidden_size
         assert target_embedding.shape == (text.vocab_size, backbone) and target_embedding.dtype == dtype
         self.config = config
-        self.backend = backend or ReferenceBackend(text.num_attention_heads, device, dtype, pad_single_rows=False)
+        self.backend = backend or ReferenceBackend(text.num_attention_heads, device, dtype, is_batch_invariant=False)
         self.target_embedding = target_embedding
         self._embed_scale = torch.tensor(backbone**0.5).to(device, dtype)  # rounded as the weights are
         self._pre_projection = empty_matrix(2 * backbone, text.hidden_size, dtype, device)
         self._post_projection = empty_matrix(text.hidden_size, backbone, dtype, device)
         self._head = empty_matrix(text.hidden_size, text.vocab_size, dtype, device)
+        self.kv_groups = text.kv_groups  # to plan steps for, named as the target's groups that they read
         self._layers = [
             DecoderLayer(text, layer_id, False, dtype, device) for layer_id in range(text.num_hidden_layers)
         ]
         self._norm = RmsNorm((text.hidden_size,), text.rms_norm_eps, dtype, device)
         self._rotary = RotaryEmbedding(text.attention, dtype, device)
-
-    @property
-    def kv_groups(self) -> tuple[KvGroup, ...]:
-        """The groups to plan a step for, named as the target's that they read."""
-        return self.config.text.kv_groups
 
     def destinations(self) -> Destinations:
         """Every tensor that a checkpoint must have. The drafter's own table is its head and is never looked up."""

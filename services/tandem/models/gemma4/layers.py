@@ -43,11 +43,20 @@ class RmsNorm:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:  # [..., d] or [..., heads, d] -> same
         """The normed rows."""
         if self._is_short:
-            length = torch.linalg.vector_norm(x, 2, -1, True)
-            return x.div(torch.hypot(length, self._floor)).mul_(self.weight)
+            return x.div(self._length(x)).mul_(self.weight)
         if self.weight.dim() == 1:
             return F.rms_norm(x, (self._dim,), self.weight, self._eps)
         return F.rms_norm(x.float(), (self._dim,), None, self._eps).mul_(self.weight).to(x.dtype)
+
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:  # [..., d] twice -> [..., d]
+        """`residual` plus the normed rows. Overwrites `x`."""
+        if self._is_short:
+            length = self._length(x)
+            return torch.addcdiv(residual, x.mul_(self.weight), length)
+        return residual + self(x)
+
+    def _length(self, x: torch.Tensor) -> torch.Tensor:  # [..., d] -> [..., 1]
+        return torch.hypot(torch.linalg.vector_norm(x, 2, -1, True), self._floor)
 
 
 @dataclass(frozen=True)
@@ -125,10 +134,10 @@ class DecoderLayer:
     ) -> torch.Tensor:  # [T, hidden_size]
         """One layer over the rows of a step."""
         attended = self._attend(self._input_norm(hidden), inputs, kv, backend)
-        hidden = self._post_attention_norm(torch.mm(attended, self._o)).add_(hidden)
+        hidden = self._post_attention_norm.add_to(hidden, torch.mm(attended, self._o))
         gate, up = torch.mm(self._pre_feedforward_norm(hidden), self._gate_up).chunk(2, -1)
         activated = F.gelu(gate, approximate="tanh").mul_(up)
-        return self._post_feedforward_norm(torch.mm(activated, self._down)).add_(hidden).mul_(self._layer_scalar)
+        return self._post_feedforward_norm.add_to(hidden, torch.mm(activated, self._down)).mul_(self._layer_scalar)
 
     def _attend(
         self, hidden: torch.Tensor, inputs: LayerInputs, kv: torch.Tensor, backend: AttentionBackend
@@ -138,11 +147,11 @@ class DecoderLayer:
         if self._owns_kv and self._is_k_eq_v:
             heads = torch.cat((heads, heads[:, num_heads:]), 1)
         heads = self._head_norm(heads)
-        rotated = heads[:, : self._num_rotated] if self._owns_kv else heads
+        rotated = heads.narrow(1, 0, self._num_rotated) if self._owns_kv else heads
         swapped = rotated.roll(self._half, -1)
         rotated.mul_(inputs.cos).addcmul_(swapped, inputs.sin)
         if self._owns_kv:
-            new = heads[:, num_heads:].view(num_tokens, 2, self._num_kv_heads, self._head_dim)
-            kv.index_copy_(0, inputs.slot_mapping, new)
-            heads = heads[:, :num_heads]
+            new = heads.narrow(1, num_heads, 2 * self._num_kv_heads)
+            kv.index_copy_(0, inputs.slot_mapping, new.view(num_tokens, *kv.shape[1:]))
+            heads = heads.narrow(1, 0, num_heads)
         return backend.attend(heads, kv, inputs.plan).view(num_tokens, -1)

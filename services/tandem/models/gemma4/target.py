@@ -7,7 +7,6 @@ import torch.nn.functional as F
 
 from tandem.attention.base import AttentionBackend, AttentionMetadata
 from tandem.attention.reference import ReferenceBackend
-from tandem.kv_cache.group import KvGroup
 from tandem.models.gemma4.config import Gemma4TextConfig
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs, RmsNorm
 from tandem.models.gemma4.parameters import Destination, Destinations, empty_matrix
@@ -62,17 +61,14 @@ class Gemma4Target:
             if self._is_head_copied
             else embedding.t()
         )
+        self.kv_groups = config.kv_groups  # that a `KvStorage` for this network has
+        self._owners = config.kv_owners
         self._layers = [
             DecoderLayer(config, layer_id, owner == layer_id, dtype, device)
-            for layer_id, owner in enumerate(config.kv_owners)
+            for layer_id, owner in enumerate(self._owners)
         ]
         self._norm = RmsNorm((config.hidden_size,), config.rms_norm_eps, dtype, device)
         self._rotary = RotaryEmbedding(config.attention, dtype, device)
-
-    @property
-    def kv_groups(self) -> tuple[KvGroup, ...]:
-        """The groups that a `KvStorage` for this network has."""
-        return self.config.kv_groups
 
     @property
     def drafter_layers(self) -> dict[str, int]:
@@ -103,7 +99,7 @@ class Gemma4Target:
             layer_type: LayerInputs(cos, sin, metadata.slot_mapping[layer_type], metadata.plans[layer_type])
             for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
         }
-        for layer, layer_type, owner in zip(self._layers, self.config.layer_types, self.config.kv_owners, strict=True):
+        for layer, layer_type, owner in zip(self._layers, self.config.layer_types, self._owners, strict=True):
             hidden = layer(hidden, inputs[layer_type], kv[owner], self.backend)
         return self._norm(hidden)[: metadata.num_tokens]
 
