@@ -5,10 +5,10 @@ bunch costs one gather and one `scaled_dot_product_attention` a layer. Query hea
 rows of one product, so that keys and values are never repeated.
 
 If it is to be batch-invariant, a row's result does not depend on which other rows the step has (measured: bit for bit
-in float32 with MKL, on one thread and on two). Sums over keys then meet them in the same order and in the same groups,
-whatever follows or precedes, since keys are counted from and to a multiple of what torch and MKL sum at once; and no
-product has a single row, which BLAS computes by another routine (as long as several query heads read each KV head,
-which holds for every Gemma 4).
+in float32 with MKL on AVX-512, on one thread and on two; not on AVX2). Sums over keys then meet them in the same order
+and in the same groups, whatever follows or precedes, since keys are counted from and to a multiple of what torch and
+MKL sum at once; and no product has a single row, which BLAS computes by another routine (as long as several query heads
+read each KV head, which holds for every Gemma 4).
 """
 
 from collections import defaultdict
