@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ from tandem.core.errors import CheckpointError
 from tandem.models.gemma4.config import read_drafter_config, read_target_config
 from tandem.models.gemma4.weights import check_pair, load_drafter, load_target, revision
 
-from tests.checkpoints import FULL, make_tiny_pair
+from tests.checkpoints import FULL, SLIDING, make_tiny_pair
 from tests.unit.models.paged import PagedRunner
 
 Tensors = dict[str, torch.Tensor]
 TOKEN_IDS = [2, 5, 9, 33, 7]
+ROPE = {SLIDING: {"rope_theta": 500.0}, FULL: {"rope_theta": 1e6}}
 
 
 @pytest.fixture
@@ -139,22 +141,21 @@ def test_damaged_files_are_one_line(pair: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("drafter", "target", "words"),
+    ("target", "words"),
     [
-        ({}, {"hidden_size": 48}, "backbone_hidden_size is 32 in the drafter, 48 in the target"),
-        ({}, {"vocab_size": 80}, "vocab_size is 64 in the drafter, 80 in the target"),
-        ({}, {"head_dim": 16}, "head_dim of sliding_attention is 8 in the drafter, 16 in the target"),
-        ({}, {"global_head_dim": 32}, "head_dim of full_attention is 16 in the drafter, 32 in the target"),
-        ({}, {"num_key_value_heads": 4}, "num_kv_heads of sliding_attention is 2 in the drafter, 4 in the target"),
-        ({}, {"num_global_key_value_heads": 2}, "num_kv_heads of full_attention is 1 in the drafter, 2 in the target"),
-        ({}, {"sliding_window": 9}, "window of sliding_attention is 8 in the drafter, 9 in the target"),
-        ({}, {"layer_types": [FULL] * 6}, "layer_types: it has no sliding_attention layer"),
+        ({"hidden_size": 48}, "backbone_hidden_size is 32 in the drafter, 48 in the target"),
+        ({"vocab_size": 80}, "vocab_size is 64 in the drafter, 80 in the target"),
+        ({"head_dim": 16}, "head_dim of sliding_attention is 8 in the drafter, 16 in the target"),
+        ({"global_head_dim": 32}, "head_dim of full_attention is 16 in the drafter, 32 in the target"),
+        ({"num_key_value_heads": 4}, "num_kv_heads of sliding_attention is 2 in the drafter, 4 in the target"),
+        ({"num_global_key_value_heads": 2}, "num_kv_heads of full_attention is 1 in the drafter, 2 in the target"),
+        ({"sliding_window": 9}, "window of sliding_attention is 8 in the drafter, 9 in the target"),
+        ({"rope_parameters": ROPE}, "rope_theta of sliding_attention is 10000.0 in the drafter, 500.0 in the target"),
+        ({"layer_types": [FULL] * 6}, "layer_types: it has no sliding_attention layer"),
     ],
 )
-def test_a_drafter_of_another_target_is_named(
-    drafter: dict[str, int], target: dict[str, int], words: str, tmp_path: Path
-) -> None:
-    _, drafter_path = make_tiny_pair(tmp_path / "one", drafter=drafter)
+def test_a_drafter_of_another_target_is_named(target: dict[str, Any], words: str, tmp_path: Path) -> None:
+    _, drafter_path = make_tiny_pair(tmp_path / "one")
     target_path, _ = make_tiny_pair(tmp_path / "other", **target)
     with pytest.raises(CheckpointError, match=words):
         check_pair(read_drafter_config(drafter_path), read_target_config(target_path))
