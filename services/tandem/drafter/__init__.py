@@ -1,0 +1,1 @@
+"""The drafter: proposes token ids from what a verifier shares, in a process of its own."""

@@ -1,0 +1,1 @@
+"""The round loop: who runs in a step, the step itself, and the drafts of the next one."""

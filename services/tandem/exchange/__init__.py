@@ -1,0 +1,1 @@
+"""What verifier and drafter share: its shape, where each part lies, and the memory behind it."""

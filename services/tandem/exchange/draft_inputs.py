@@ -1,0 +1,57 @@
+"""What a drafter reads: one row a slot, the KV of the shared layers, the target's embedding table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tandem.core.sampling_params import SamplingParams
+from tandem.exchange.spec import ExchangeSpec
+
+NO_BLOCK = -1  # in a block table: released, or not reserved yet
+
+
+@dataclass(frozen=True)
+class DraftInputs:
+    """Written by the verifier, read by the drafter, in place; in shared memory or in private.
+
+    A slot belongs to one sequence for as long as it runs. Its last token t stands at position P and has no KV yet; keys
+    0..P-1 are valid; `hidden` is the target's row at P-1, the one that produced t.
+    """
+
+    spec: ExchangeSpec
+    token_ids: torch.Tensor  # [S] int64
+    positions: torch.Tensor  # [S] int64, P
+    hidden: torch.Tensor  # [S, hidden_size]
+    block_tables: Mapping[str, torch.Tensor]  # group -> [S, max_blocks] int32
+    temperature: torch.Tensor  # [S] float64, 0 = greedy
+    top_k: torch.Tensor  # [S] int64, 0 = all
+    top_p: torch.Tensor  # [S] float64
+    min_p: torch.Tensor  # [S] float64
+    seeds: torch.Tensor  # [S] int64
+    kv: Mapping[str, torch.Tensor]  # group -> [num_blocks * block_size, 2, num_kv_heads, head_dim]
+    embedding: torch.Tensor  # [vocabulary_size, hidden_size]
+
+    def set_sampling(self, slot: int, params: SamplingParams) -> None:
+        """Gives a slot to a sequence that samples with `params`."""
+        self.temperature[slot] = params.temperature
+        self.top_k[slot] = params.top_k
+        self.top_p[slot] = params.top_p
+        self.min_p[slot] = params.min_p
+        self.seeds[slot] = params.seed
+
+    def set_blocks(self, slot: int, group: str, first: int, block_ids: Sequence[int]) -> None:
+        """Writes entries `first`, `first + 1`, ... of a slot's block table."""
+        self.block_tables[group][slot, first : first + len(block_ids)] = torch.tensor(block_ids, dtype=torch.int32)
+
+    def advance(
+        self,
+        slots: torch.Tensor,  # [N] int64
+        token_ids: torch.Tensor,  # [N] int64
+        positions: torch.Tensor,  # [N] int64
+        hidden: torch.Tensor,  # [N, hidden_size]
+    ) -> None:
+        """Moves slots to their newest token."""
+        self.token_ids[slots] = token_ids
+        self.positions[slots] = positions
+        self.hidden[slots] = hidden

@@ -1,0 +1,1 @@
+"""The verifier: the target, its KV cache, and the engine behind a gRPC service."""

@@ -1,0 +1,66 @@
+"""What a verifier can be told."""
+
+from dataclasses import dataclass
+
+from tandem.core.config import option
+from tandem.core.errors import ConfigError
+from tandem.rpc.addresses import UNIX_PREFIX, default_socket
+
+IN_PROCESS = "inprocess"
+NO_DRAFTER = "none"
+
+
+@dataclass(frozen=True)
+class VerifierConfig:
+    """Settings of one verifier process.
+
+    Raises:
+        ConfigError: values that contradict each other.
+    """
+
+    target: str = option(help="folder of the target's checkpoint")
+    listen: str = option(default_socket("verifier"), help="unix:/PATH or HOST:PORT to serve on")
+    drafter: str = option(
+        default_socket("drafter"),
+        help=f"the drafter's socket (unix:/PATH), {IN_PROCESS!r} to draft in this process, or {NO_DRAFTER!r}",
+    )
+    draft_model: str = option("", help=f"folder of the drafter's checkpoint, for --drafter {IN_PROCESS}")
+    model_name: str = option("", help="name of the model; empty: the name of the target's folder")
+    dtype: str = option("float32", help="number format of weights, activations and KV", choices=["float32", "bfloat16"])
+    device: str = option("cpu", help="device of the target", choices=["cpu", "cuda"])
+    threads: int = option(0, help="threads of torch on the CPU; 0: one a core")
+    num_speculative_tokens: int = option(4, help="most draft tokens a round (K)")
+    draft_timeout_ms: float = option(200.0, help="longest wait for a round's drafts")
+    max_context: int = option(0, help="most tokens of prompt and output together; 0: as the checkpoint says")
+    max_sequences: int = option(32, help="sequences that run at a time")
+    max_queue: int = option(256, help="requests that wait for their turn; more are refused")
+    max_step_tokens: int = option(512, help="most rows of one forward pass; longer prompts are computed in chunks")
+    kv_tokens: int = option(32768, help="tokens that the KV cache holds")
+    block_size: int = option(16, help="tokens of a KV block")
+    exchange_directory: str = option("/dev/shm", help="memory-backed folder for what the drafter reads")  # noqa: S108
+    drain_seconds: float = option(30.0, help="time for running requests when told to stop")
+
+    def __post_init__(self) -> None:
+        """Refuses limits that nothing could be served under."""
+        for name in ("max_sequences", "max_step_tokens", "kv_tokens", "block_size"):
+            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1")
+        for name in ("threads", "max_context", "max_queue", "num_speculative_tokens"):
+            _require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} cannot be negative")
+        _require(self.num_speculative_tokens <= 64, "--num-speculative-tokens must be at most 64")
+        _require(
+            self.max_step_tokens > self.num_speculative_tokens,
+            "--max-step-tokens must be above --num-speculative-tokens: a verify has one row more than drafts",
+        )
+        _require(
+            self.drafter in (IN_PROCESS, NO_DRAFTER) or self.drafter.startswith(UNIX_PREFIX),
+            f"--drafter must be {UNIX_PREFIX}/PATH, {IN_PROCESS} or {NO_DRAFTER}: the drafter shares this machine",
+        )
+        _require(
+            (self.drafter == IN_PROCESS) == bool(self.draft_model),
+            f"--draft-model goes with --drafter {IN_PROCESS}, and only with it",
+        )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
