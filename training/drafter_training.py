@@ -1,0 +1,125 @@
+"""Training of the drafter: several draft steps unrolled at every position of a sequence at once.
+
+Step 0 of query i takes token i + 1 and the target's row i; each later step takes the next token of the text and the
+drafter's own projected row. All steps of a query keep its position and its view of the target's keys and values.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training import batches
+from training.network import Drafter, KeysValues, Mask, Target, build_masks
+from training.optimizer import Optimizer, schedule
+from training.target_training import Plan
+
+STEPS = 5  # unrolled draft steps
+_FADE = 0.8  # weight of a step against the one before it
+_OFF_POLICY = 0.2  # weight once the text has left the target's argmax: such drafts matter under sampling only
+_HARD = 0.5  # share of the argmax in the loss; the rest is the target's whole distribution
+
+
+def train(
+    target: Target,
+    drafter: Drafter,
+    tokens: Tensor,
+    written: Tensor | None,
+    plan: Plan,
+    say: Callable[[str], None],
+) -> int:
+    """Train `drafter` against the frozen `target` until the plan's time is over; returns the positions seen.
+
+    tokens: the corpus, flat. written: texts that the target wrote itself [N, plan.length], every second batch if any.
+    """
+    device = tokens.device
+    on_gpu = device.type == "cuda"
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    masks = build_masks(plan.length, target.shape.window, device, blocks=on_gpu)
+    # A query stands one position after its newest key, so the window holds one key less.
+    draft_masks = build_masks(plan.length, target.shape.window - 1, device, blocks=on_gpu)
+    loss_of = torch.compile(draft_loss, dynamic=False) if on_gpu else draft_loss
+    optimizer = Optimizer(drafter, plan.matrix_rate, plan.adam_rate)
+    started, done, step = 0.0, 0.0, 0
+    losses = torch.zeros(STEPS, device=device)
+    for batch in _mixed(tokens, written, plan):
+        with torch.no_grad():
+            rows, kvs = target(batch, masks, dtype)
+            scores = target.logits(rows).to(dtype)  # [B, T, V]
+            shared = target.shared(kvs)
+            weights = _weights(batch, scores.argmax(-1))  # [STEPS, B, T]
+        parts = _unroll(target, drafter, batch, rows, shared, draft_masks, scores, weights, loss_of)
+        sum(parts, torch.zeros((), device=device)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step(schedule(done, (step + 1) / plan.warm_steps))
+        losses += torch.stack([part.detach() for part in parts])
+        step += 1
+        if step == 1:
+            losses.sum().item()
+            started = time.monotonic()
+        done = (time.monotonic() - started) / plan.seconds
+        if step % 10 == 0:
+            values = " ".join(f"{value / 10:.3f}" for value in losses.tolist())
+            losses.zero_()
+            if step % 100 == 0:
+                say(f"drafter step {step} losses {values} time {done:.2f}")
+        if done >= 1.0:
+            break
+    return step * plan.sequences * plan.length
+
+
+def draft_loss(drafter: Drafter, normed: Tensor, scores: Tensor, weights: Tensor) -> Tensor:
+    """Weighted loss of one draft step: normed [B, T, c], the target's scores [B, T, V], weights [B, T]."""
+    wanted = scores.float()
+    logs = F.log_softmax(drafter.logits(normed), dim=-1)
+    soft = -(wanted.softmax(-1) * logs).sum(-1)
+    hard = -logs.gather(-1, wanted.argmax(-1, keepdim=True)).squeeze(-1)
+    return ((_HARD * hard + (1.0 - _HARD) * soft) * weights).sum()
+
+
+def _unroll(
+    target: Target,
+    drafter: Drafter,
+    batch: Tensor,
+    rows: Tensor,
+    shared: dict[bool, KeysValues],
+    masks: dict[bool, Mask],
+    scores: Tensor,
+    weights: Tensor,
+    loss_of: Callable[[Drafter, Tensor, Tensor, Tensor], Tensor],
+) -> list[Tensor]:
+    """The loss of each draft step for batch [B, T]; what wraps round the end has weight 0."""
+    embedded = target.embed(batch, rows.dtype).detach()
+    parts = []
+    for step in range(STEPS):
+        normed, rows = drafter(embedded.roll(-1 - step, dims=1), rows, shared, masks)
+        parts.append(loss_of(drafter, normed, scores.roll(-1 - step, dims=1), weights[step]))
+    return parts
+
+
+def _weights(batch: Tensor, chosen: Tensor) -> Tensor:
+    """Weights [STEPS, B, T], summing to 1 a step before fading, of batch [B, T] and the target's argmax [B, T]."""
+    length = batch.shape[1]
+    # agrees[:, p]: the token at p is the one that the target would have written there.
+    agrees = torch.cat((torch.ones_like(batch[:, :1]), (batch[:, 1:] == chosen[:, :-1]).long()), dim=1)
+    on_policy = torch.ones_like(batch)
+    weights = []
+    for step in range(STEPS):
+        if step > 0:
+            on_policy = on_policy * agrees.roll(-1 - step, dims=1)
+        weight = torch.where(on_policy > 0, 1.0, _OFF_POLICY)
+        weight[:, length - 1 - step :] = 0.0
+        weights.append(weight * (_FADE**step / batch.numel()))
+    return torch.stack(weights)
+
+
+def _mixed(tokens: Tensor, written: Tensor | None, plan: Plan) -> Iterator[Tensor]:
+    """Batches [B, T] of the corpus; with `written`, every second one comes from there."""
+    corpus = batches.rows(tokens, plan.sequences, plan.length, plan.seed)
+    generator = torch.Generator().manual_seed(plan.seed)
+    for batch in corpus:
+        yield batch
+        if written is not None:
+            chosen = torch.randint(len(written), (plan.sequences,), generator=generator)
+            yield written[chosen.to(written.device)].long()

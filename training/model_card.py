@@ -1,0 +1,6 @@
+"""The model card."""
+
+
+def render(report: dict[str, object]) -> str:
+    """Placeholder."""
+    return str(report)
