@@ -1,0 +1,73 @@
+import re
+import threading
+
+import pytest
+from tandem.telemetry import metrics as table
+from tandem.telemetry.metrics import METRICS, Kind, Metrics
+
+
+def test_the_table_keeps_to_the_naming_rules():
+    names = [metric.name for metric in METRICS]
+    assert len(names) == len(set(names)) > 10
+    for metric in METRICS:
+        assert re.fullmatch(r"tandem_[a-z_]+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.help.endswith(".") and metric.unit
+        assert all(re.fullmatch(r"[a-z]+", label) for label in metric.labels)
+
+
+def test_counts_by_label_and_over_all_labels():
+    metrics = Metrics()
+    assert metrics.value(table.SPEC_ACCEPTED_TOKENS) == 0
+    metrics.count(table.SPEC_ACCEPTED_TOKENS, 3, position=0)
+    metrics.count(table.SPEC_ACCEPTED_TOKENS, position=1)
+    metrics.count(table.SPEC_ACCEPTED_TOKENS, position="0")
+    assert metrics.value(table.SPEC_ACCEPTED_TOKENS, position=0) == 4
+    assert metrics.value(table.SPEC_ACCEPTED_TOKENS, position=7) == 0
+    assert metrics.value(table.SPEC_ACCEPTED_TOKENS) == 5
+
+
+def test_gauges_hold_the_last_value():
+    metrics = Metrics()
+    metrics.set(table.QUEUED_REQUESTS, 5)
+    metrics.set(table.QUEUED_REQUESTS, 2)
+    assert metrics.value(table.QUEUED_REQUESTS) == 2
+
+
+def test_a_snapshot_holds_all():
+    metrics = Metrics()
+    metrics.count(table.STEPS, 2)
+    metrics.set(table.KV_FREE_BLOCKS, 9, group="full_attention")
+    assert list(metrics.snapshot()) == [
+        (table.STEPS, {}, 2),
+        (table.KV_FREE_BLOCKS, {"group": "full_attention"}, 9),
+    ]
+
+
+def test_what_the_table_does_not_say_is_refused():
+    metrics = Metrics()
+    for misuse in (
+        lambda: metrics.count(table.QUEUED_REQUESTS),
+        lambda: metrics.set(table.STEPS, 1),
+        lambda: metrics.count(table.STEPS, -1),
+        lambda: metrics.count(table.STEPS, reason="x"),
+        lambda: metrics.count(table.SPEC_FALLBACKS),
+        lambda: metrics.value(table.STEPS, reason="x"),
+    ):
+        with pytest.raises(AssertionError):
+            misuse()
+
+
+def test_threads_lose_no_count():
+    metrics = Metrics()
+
+    def count():
+        for _ in range(2000):
+            metrics.count(table.STEPS)
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert metrics.value(table.STEPS) == 16_000
