@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from tandem.gateway.config import GatewayConfig
 from tandem.gateway.service import open_gateway
 from tandem.gateway.tokenizer import TextTokenizer
@@ -13,7 +14,6 @@ from tandem.internal.v1 import verifier_service_pb2_grpc
 from tandem.rpc.channel import open_channel
 from tandem.rpc.server import RpcServer
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
-
 from tests.rpc.fake_verifier import SERVICE, FakeVerifier, serving
 from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 

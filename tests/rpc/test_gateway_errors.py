@@ -9,11 +9,11 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
 from tandem.core.errors import EngineFault, InvalidRequest, KvCacheFull, QueueFull
 from tandem.rpc.errors import RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY
 from tandem.v1 import generation_service_pb2 as pb
 from tandem.v1 import model_service_pb2, types_pb2
-
 from tests.rpc.fake_verifier import FakeVerifier, finished, play, serving, started, verified
 
 CODES = grpc.StatusCode

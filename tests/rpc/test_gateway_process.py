@@ -9,6 +9,7 @@ import sys
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from tandem.core.errors import ConfigError
 from tandem.gateway.config import GatewayConfig
 from tandem.gateway.service import run

@@ -4,9 +4,9 @@ import asyncio
 
 import grpc
 import pytest
+
 from tandem.v1 import generation_service_pb2 as pb
 from tandem.v1 import types_pb2
-
 from tests.rpc.fake_verifier import finished, play, started, verified
 
 STOP, LENGTH = types_pb2.FINISH_REASON_STOP, types_pb2.FINISH_REASON_LENGTH

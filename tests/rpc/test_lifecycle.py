@@ -4,6 +4,7 @@ import signal
 
 import grpc
 import pytest
+
 from tandem.internal.v1 import verifier_service_pb2 as pb
 from tandem.rpc.lifecycle import run, serve_until_stopped
 

@@ -2,8 +2,8 @@
 
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from tandem.v1 import generation_service_pb2, model_service_pb2, types_pb2
 
+from tandem.v1 import generation_service_pb2, model_service_pb2, types_pb2
 from tests.rpc.fake_verifier import MODEL
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

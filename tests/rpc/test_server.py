@@ -8,6 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
 from tandem.core.errors import ConfigError, QueueFull
 from tandem.internal.v1 import verifier_service_pb2 as pb
 from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
@@ -15,7 +16,6 @@ from tandem.rpc.channel import open_channel
 from tandem.rpc.errors import RETRY_PUSHBACK_KEY, from_rpc_error
 from tandem.rpc.request_id import current_request_id
 from tandem.rpc.server import RpcServer, ServerLimits
-
 from tests.rpc.fake_verifier import SERVICE
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

@@ -35,6 +35,7 @@ class InvalidRequest(TandemError):
     reason = "INVALID_REQUEST"
 
     def __init__(self, field: str, description: str) -> None:
+        """Says what is wrong with the field at path `field`."""
         super().__init__(f"{field}: {description}")
         self.field = field
         self.description = description
@@ -58,6 +59,7 @@ class RetryableError(TandemError):
     reason = "UNAVAILABLE"
 
     def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        """Says what is missing now, and when to ask again."""
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 

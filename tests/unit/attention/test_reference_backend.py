@@ -5,10 +5,10 @@ from math import exp
 
 import pytest
 import torch
+
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.reference import ReferenceBackend
 from tandem.kv_cache.group import KvGroup
-
 from tests.unit.attention.rounding import assert_alike
 
 NUM_HEADS = 4

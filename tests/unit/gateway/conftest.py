@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from tandem.gateway.tokenizer import TextTokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from tandem.gateway.tokenizer import TextTokenizer
 
 SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
 CORPUS = [

@@ -3,6 +3,7 @@
 import hmac
 
 import pytest
+
 from tandem.core.errors import ConfigError, RateLimited
 from tandem.gateway.authentication import ApiKeys
 from tandem.gateway.rate_limit import TokenBucket

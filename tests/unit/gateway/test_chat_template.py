@@ -1,9 +1,9 @@
 import json
 
 import pytest
+
 from tandem.core.errors import ConfigError, InvalidRequest
 from tandem.gateway.chat_template import ChatTemplate, Turn
-
 from tests.unit.gateway.conftest import SPECIALS, TEMPLATE, byte_level_tokenizer, save_checkpoint
 
 

@@ -1,9 +1,9 @@
 import random
 
 import pytest
+
 from tandem.gateway.detokenizer import detokenizer_for
 from tandem.gateway.tokenizer import TextTokenizer
-
 from tests.unit.gateway.conftest import stripping_tokenizer
 
 TEXTS = [

@@ -2,6 +2,7 @@ import itertools
 import random
 
 import pytest
+
 from tandem.gateway.stop_matcher import StopMatcher
 
 

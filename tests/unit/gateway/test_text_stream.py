@@ -1,4 +1,5 @@
 import pytest
+
 from tandem.gateway.detokenizer import detokenizer_for
 from tandem.gateway.stop_matcher import StopMatcher
 from tandem.gateway.text_stream import TextStream

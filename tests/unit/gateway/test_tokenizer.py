@@ -1,7 +1,7 @@
 import pytest
+
 from tandem.core.errors import ConfigError
 from tandem.gateway.tokenizer import TextTokenizer
-
 from tests.unit.gateway.conftest import SPECIALS, byte_level_tokenizer, save_checkpoint
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.storage import KvStorage
 

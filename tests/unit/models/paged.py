@@ -4,6 +4,7 @@ import random
 from collections.abc import Mapping
 
 import torch
+
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.storage import KvStorage

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tandem.core.errors import CheckpointError
 from tandem.models.gemma4.config import FULL, SLIDING, read_drafter_config, read_target_config
-
 from tests.checkpoints import make_tiny_pair
 
 

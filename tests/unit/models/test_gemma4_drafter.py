@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Gemma4AssistantForCausalLM, Gemma4ForCausalLM
+
 from tandem.attention.metadata import QueryBatch
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.models.gemma4.weights import load_drafter, load_target
-from transformers import Gemma4AssistantForCausalLM, Gemma4ForCausalLM
-
 from tests.checkpoints import FULL, SLIDING, make_tiny_pair
 from tests.unit.models.paged import BLOCK_SIZE, PagedRunner
 

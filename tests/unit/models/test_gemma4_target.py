@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Gemma4ForCausalLM
+
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_target
-from transformers import Gemma4ForCausalLM
-
 from tests.checkpoints import FULL, SLIDING, make_tiny_pair
 from tests.unit.attention.rounding import assert_alike
 from tests.unit.models.paged import PagedRunner

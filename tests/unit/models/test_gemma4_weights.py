@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
 from tandem.core.errors import CheckpointError
 from tandem.models.gemma4.config import read_drafter_config, read_target_config
 from tandem.models.gemma4.weights import check_pair, load_drafter, load_target, revision
-
 from tests.checkpoints import FULL, SLIDING, make_tiny_pair
 from tests.unit.models.paged import PagedRunner
 

@@ -1,6 +1,7 @@
 import struct
 
 import pytest
+
 from tandem.core.errors import InvalidRequest
 from tandem.core.sequence import FinishReason, SpeculationStats
 from tandem.internal.v1.verifier_service_pb2 import GenerateRequest

@@ -2,6 +2,7 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
 from google.rpc import error_details_pb2, status_pb2
+
 from tandem.core import errors
 from tandem.rpc.errors import RETRY_PUSHBACK_KEY, STATUS_CODES, STATUS_DETAILS_KEY, from_rpc_error, to_status
 

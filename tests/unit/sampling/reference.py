@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from scipy import stats
+
 from tandem.core.sampling_params import SamplingParams
 
 Outcome = TypeVar("Outcome", bound=Hashable)

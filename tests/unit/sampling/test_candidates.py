@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from tandem.sampling.candidates import greedy_token_ids, top_token_ids
 
 

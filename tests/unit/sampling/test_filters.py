@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from tandem.core.sampling_params import SamplingParams
 from tandem.sampling.filters import filter_logits
 from tandem.sampling.rows import SamplingRows

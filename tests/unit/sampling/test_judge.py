@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from tandem.sampling.judge import judge
 
 GARBAGE = [-1, 2**62, -(2**62)]

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from tandem.sampling.logprobs import logprobs
 
 LOGITS = torch.tensor([[1.0, 3.0, 3.0, -2.0], [0.0, -math.inf, 0.0, 0.0]])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from scipy import stats
+
 from tandem.sampling import noise
 from tandem.sampling.noise import gumbel, gumbel_of_vocabulary, philox4x32
 

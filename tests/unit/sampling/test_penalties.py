@@ -3,11 +3,11 @@ import random
 
 import pytest
 import torch
+
 from tandem.core.errors import InvalidRequest
 from tandem.core.sampling_params import SamplingParams, StoppingParams
 from tandem.core.sequence import Sequence
 from tandem.sampling.penalties import LogitAdjustments, TokenCounts
-
 from tests.unit.sampling.reference import penalized
 
 VOCAB_SIZE = 12

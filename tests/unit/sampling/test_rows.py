@@ -1,6 +1,7 @@
 from dataclasses import fields
 
 import torch
+
 from tandem.core.sampling_params import SamplingParams
 from tandem.sampling.rows import SamplingRows
 

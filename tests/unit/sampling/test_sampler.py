@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from tandem.core.sampling_params import SamplingParams, StoppingParams
 from tandem.core.sequence import Sequence
 from tandem.sampling.penalties import LogitAdjustments
 from tandem.sampling.rows import SamplingRows
 from tandem.sampling.sampler import sample
-
 from tests.unit.sampling.reference import chi_square_p_value, filtered_distribution, penalized
 
 LOGITS = [0.3, 2.0, -1.0, 1.1, 0.3, -0.4, 1.9, 0.9]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+
 from tandem.core.sampling_params import SamplingParams, StoppingParams
 from tandem.core.sequence import Sequence
 from tandem.sampling.judge import judge
 from tandem.sampling.penalties import LogitAdjustments
 from tandem.sampling.rows import SamplingRows
 from tandem.sampling.sampler import sample
-
 from tests.unit.sampling.reference import chi_square_p_value, filtered_distribution
 
 VOCAB_SIZE = 5

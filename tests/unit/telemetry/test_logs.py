@@ -3,6 +3,7 @@ import logging
 import re
 
 import pytest
+
 from tandem.core.config import load
 from tandem.core.errors import ConfigError
 from tandem.telemetry.logs import LogConfig, configure

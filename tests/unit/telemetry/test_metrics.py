@@ -2,6 +2,7 @@ import re
 import threading
 
 import pytest
+
 from tandem.telemetry import metrics as table
 from tandem.telemetry.metrics import METRICS, Kind, Metrics
 
