@@ -1,0 +1,106 @@
+"""The block tables of all sequences, over the pools of all KV groups."""
+
+from collections.abc import Iterable, Mapping
+
+from tandem.kv_cache.block_pool import BlockPool
+from tandem.kv_cache.block_table import BlockTable
+from tandem.kv_cache.group import KvGroup
+
+
+class KvAllocator:
+    """Gives a sequence blocks in every group or in none."""
+
+    def __init__(self, groups: Iterable[KvGroup], num_blocks: Mapping[str, int], block_size: int) -> None:
+        """Starts with every block free.
+
+        Args:
+            groups: of the model.
+            num_blocks: blocks of each group, by its name.
+            block_size: tokens a block.
+        """
+        self.block_size = block_size
+        self._windows = {group.name: group.window for group in groups}
+        self._pools = {name: BlockPool(num_blocks[name]) for name in self._windows}
+        self._tables: dict[int, dict[str, BlockTable]] = {}  # by sequence id
+
+    @property
+    def usage(self) -> float:
+        """Share of the fullest group's blocks that are taken, 0..1."""
+        return max(1.0 - pool.num_free / pool.num_blocks for pool in self._pools.values())
+
+    def can_ever_hold(self, num_tokens: int, max_rows: int) -> bool:
+        """Whether one sequence of that length fits an otherwise empty cache, written `max_rows` rows at a time."""
+        return all(
+            self._most_blocks(name, num_tokens, max_rows) <= pool.num_blocks for name, pool in self._pools.items()
+        )
+
+    def has_room_for(self, num_tokens: int, max_rows: int, growing: Mapping[int, int]) -> bool:
+        """Whether a new sequence of that length fits now.
+
+        Args:
+            num_tokens: that the new sequence will hold.
+            max_rows: most rows of a step.
+            growing: sequence id -> tokens that it is about to hold; their blocks are not given away.
+        """
+        return all(
+            self._most_blocks(name, num_tokens, max_rows) + self._num_promised(name, max_rows, growing) <= pool.num_free
+            for name, pool in self._pools.items()
+        )
+
+    def reserve(self, sequence_id: int, num_tokens: int) -> bool:
+        """Makes positions 0..num_tokens-1 of a sequence writable; False, and nothing taken, when blocks run out."""
+        tables = self._tables.get(sequence_id) or self._new_tables()
+        if any(table.num_missing(num_tokens) > self._pools[name].num_free for name, table in tables.items()):
+            return False
+        self._tables[sequence_id] = tables
+        for table in tables.values():
+            table.reserve(num_tokens)
+        return True
+
+    def block_ids(self, sequence_id: int, group: str) -> list[int]:
+        """A sequence's blocks in one group, from position 0 on; not to be changed."""
+        return self._tables[sequence_id][group].block_ids
+
+    def release_unseen(self, sequence_id: int, next_position: int) -> None:
+        """Gives back what a sequence's queries at `next_position` or later cannot see."""
+        for table in self._tables[sequence_id].values():
+            table.release_unseen(next_position)
+
+    def release(self, sequence_id: int) -> None:
+        """Gives back all that a sequence holds, if anything."""
+        for table in self._tables.pop(sequence_id, {}).values():
+            table.release()
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if a block is lost, or held by two."""
+        for name, pool in self._pools.items():
+            pool.check_integrity(block_id for tables in self._tables.values() for block_id in tables[name].held)
+
+    def _new_tables(self) -> dict[str, BlockTable]:
+        return {name: BlockTable(self._pools[name], self.block_size, window) for name, window in self._windows.items()}
+
+    def _num_promised(self, name: str, max_rows: int, growing: Mapping[int, int]) -> int:
+        """Blocks that sequences will still take until they hold the tokens of `growing`."""
+        return sum(
+            max(0, self._most_blocks(name, num_tokens, max_rows) - self._num_held(name, sequence_id))
+            for sequence_id, num_tokens in growing.items()
+        )
+
+    def _num_held(self, name: str, sequence_id: int) -> int:
+        tables = self._tables.get(sequence_id)
+        return len(tables[name].held) if tables else 0
+
+    def _most_blocks(self, name: str, num_tokens: int, max_rows: int) -> int:
+        """Blocks that a sequence growing to `num_tokens` holds at its fullest."""
+        window = self._windows[name]
+        if window is None:
+            return -(-num_tokens // self.block_size)
+        return min(-(-num_tokens // self.block_size), max_sliding_blocks(window, max_rows, self.block_size))
+
+
+def max_sliding_blocks(window: int, max_rows: int, block_size: int) -> int:
+    """Most blocks that a sequence holds in a sliding group: what is seen, and the rows being written.
+
+    Both may begin in the middle of a block.
+    """
+    return -(-(window - 1 + max_rows) // block_size) + 1
