@@ -9,6 +9,7 @@ from tandem.core.sampling_params import SamplingParams
 from tandem.exchange.spec import ExchangeSpec
 
 NO_BLOCK = -1  # in a block table: released, or not reserved yet
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # that a spec can name
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,29 @@ class DraftInputs:
         self.token_ids[slots] = token_ids
         self.positions[slots] = positions
         self.hidden[slots] = hidden
+
+
+def private_inputs(
+    spec: ExchangeSpec,
+    kv: Mapping[str, torch.Tensor],  # group -> [num_blocks * block_size, 2, num_kv_heads, head_dim]
+    embedding: torch.Tensor,  # [vocabulary_size, hidden_size]
+) -> DraftInputs:
+    """Inputs that no other process sees, over tensors that exist anyway. Slots start empty."""
+    shape, device = (spec.num_slots,), embedding.device
+    return DraftInputs(
+        spec=spec,
+        token_ids=torch.zeros(shape, dtype=torch.int64, device=device),
+        positions=torch.zeros(shape, dtype=torch.int64, device=device),
+        hidden=torch.zeros((*shape, spec.hidden_size), dtype=DTYPES[spec.dtype], device=device),
+        block_tables={
+            layer.group: torch.full((*shape, spec.max_blocks), NO_BLOCK, dtype=torch.int32, device=device)
+            for layer in spec.layers
+        },
+        temperature=torch.zeros(shape, dtype=torch.float64, device=device),
+        top_k=torch.zeros(shape, dtype=torch.int64, device=device),
+        top_p=torch.ones(shape, dtype=torch.float64, device=device),
+        min_p=torch.zeros(shape, dtype=torch.float64, device=device),
+        seeds=torch.zeros(shape, dtype=torch.int64, device=device),
+        kv=kv,
+        embedding=embedding,
+    )

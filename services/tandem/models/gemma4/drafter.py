@@ -27,7 +27,7 @@ class Gemma4MtpDrafter:
     def __init__(
         self,
         config: Gemma4DrafterConfig,
-        target_embedding: torch.Tensor,  # [vocab_size, backbone]
+        target_embedding: torch.Tensor | None,  # [vocab_size, backbone]
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         backend: AttentionBackend | None = None,
@@ -36,17 +36,17 @@ class Gemma4MtpDrafter:
 
         Args:
             config: the shape.
-            target_embedding: the target's table, used in place.
+            target_embedding: the target's table, used in place; None: `bind` will bring it.
             dtype: of weights and activations, and of the table.
             device: where they live.
             backend: plans steps and computes attention; the reference when absent. It must not pad steps.
         """
         device = torch.device(device)
         text, backbone = config.text, config.backbone_hidden_size
-        assert target_embedding.shape == (text.vocab_size, backbone) and target_embedding.dtype == dtype
         self.config = config
+        self.dtype = dtype
         self.backend = backend or ReferenceBackend(text.num_attention_heads, device, dtype, is_batch_invariant=False)
-        self.target_embedding = target_embedding
+        self.bind(target_embedding)
         self._embed_scale = torch.tensor(backbone**0.5).to(device, dtype)  # rounded as the weights are
         self._pre_projection = empty_matrix(2 * backbone, text.hidden_size, dtype, device)
         self._post_projection = empty_matrix(text.hidden_size, backbone, dtype, device)
@@ -57,6 +57,12 @@ class Gemma4MtpDrafter:
         ]
         self._norm = RmsNorm((text.hidden_size,), text.rms_norm_eps, dtype, device)
         self._rotary = RotaryEmbedding(text.attention, dtype, device)
+
+    def bind(self, target_embedding: torch.Tensor | None) -> None:  # [vocab_size, backbone]
+        """Looks tokens up in this table from now on; None lets go of the one it has."""
+        shape = (self.config.text.vocab_size, self.config.backbone_hidden_size)
+        assert target_embedding is None or (target_embedding.shape == shape and target_embedding.dtype == self.dtype)
+        self.target_embedding = target_embedding
 
     def destinations(self) -> Destinations:
         """Every tensor that a checkpoint must have. The drafter's own table is its head and is never looked up."""
@@ -78,6 +84,7 @@ class Gemma4MtpDrafter:
     ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, vocab_size], [B, backbone]
         """One draft step: logits without softcap, and the hidden rows of the next step."""
         assert metadata.num_rows == metadata.num_tokens, "a drafter's steps are not padded"
+        assert self.target_embedding is not None, "bind comes first"
         embedded = F.embedding(token_ids, self.target_embedding) * self._embed_scale
         rows = torch.mm(torch.cat((embedded, hidden), -1), self._pre_projection)
         inputs = {

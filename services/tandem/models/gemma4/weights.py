@@ -57,7 +57,7 @@ def load_drafter(
     target_config: Gemma4TextConfig,
     dtype: torch.dtype,
     device: torch.device | str,
-    target_embedding: torch.Tensor,  # [vocab_size, backbone]
+    target_embedding: torch.Tensor | None,  # [vocab_size, backbone]; None: to be bound later
     progress: Progress | None = None,
 ) -> Gemma4MtpDrafter:
     """Reads a drafter and checks that it fits the target.
