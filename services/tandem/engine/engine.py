@@ -73,8 +73,8 @@ class Engine:
             EngineFault: the engine has given up.
         """
         scheduler = self._rounds.scheduler
-        num_tokens = sequence.num_prompt_tokens + sequence.stopping.max_tokens
-        if not self._rounds.kv.can_ever_hold(num_tokens, scheduler.limits.max_step_tokens):
+        num_tokens = sequence.num_prompt_tokens + sequence.stopping.max_tokens - 1  # the last one needs no KV
+        if not self._rounds.kv.can_ever_hold(num_tokens):
             raise KvCacheFull(
                 f"prompt and max_tokens are {num_tokens} tokens together, more than the KV cache has room for; "
                 "ask for fewer tokens",

@@ -154,7 +154,7 @@ class Scheduler:
             return False
         growing = {sequence.sequence_id: self._num_needed(sequence) for sequence in self._running}
         sequence = self._waiting[0]
-        if not self._kv.has_room_for(self._num_needed(sequence), self.limits.max_step_tokens, growing):
+        if not self._kv.has_room_for(self._num_needed(sequence), growing):
             return False
         self._waiting.popleft()
         self._slots[sequence.sequence_id] = self._free_slots.pop()
@@ -162,9 +162,8 @@ class Scheduler:
         return True
 
     def _num_needed(self, sequence: Sequence) -> int:
-        """Tokens that a sequence holds after its next round."""
-        num_new = min(sequence.num_tokens_left, 1 + self.limits.max_draft_tokens)
-        return len(sequence.committed) + num_new
+        """Tokens with KV once a sequence has verified a full draft; the last token allowed never gets any."""
+        return len(sequence.committed) + min(sequence.num_tokens_left - 1, self.limits.max_draft_tokens)
 
     def _free(self, sequence: Sequence) -> None:
         self._kv.release(sequence.sequence_id)

@@ -28,23 +28,21 @@ class KvAllocator:
         """Share of the fullest group's blocks that are taken, 0..1."""
         return max(1.0 - pool.num_free / pool.num_blocks for pool in self._pools.values())
 
-    def can_ever_hold(self, num_tokens: int, max_rows: int) -> bool:
-        """Whether one sequence of that length fits an otherwise empty cache, written `max_rows` rows at a time."""
-        return all(
-            self._most_blocks(name, num_tokens, max_rows) <= pool.num_blocks for name, pool in self._pools.items()
-        )
+    def can_ever_hold(self, num_tokens: int) -> bool:
+        """Whether one sequence of that length fits an otherwise empty cache."""
+        return all(self._num_blocks(num_tokens) <= pool.num_blocks for pool in self._full_pools())
 
-    def has_room_for(self, num_tokens: int, max_rows: int, growing: Mapping[int, int]) -> bool:
+    def has_room_for(self, num_tokens: int, growing: Mapping[int, int]) -> bool:
         """Whether a new sequence of that length fits now.
 
         Args:
             num_tokens: that the new sequence will hold.
-            max_rows: most rows of a step.
             growing: sequence id -> tokens that it is about to hold; their blocks are not given away.
         """
         return all(
-            self._most_blocks(name, num_tokens, max_rows) + self._num_promised(name, max_rows, growing) <= pool.num_free
-            for name, pool in self._pools.items()
+            self._num_blocks(num_tokens) + self._num_promised(name, growing) <= self._pools[name].num_free
+            for name, window in self._windows.items()
+            if window is None
         )
 
     def reserve(self, sequence_id: int, num_tokens: int) -> bool:
@@ -79,10 +77,14 @@ class KvAllocator:
     def _new_tables(self) -> dict[str, BlockTable]:
         return {name: BlockTable(self._pools[name], self.block_size, window) for name, window in self._windows.items()}
 
-    def _num_promised(self, name: str, max_rows: int, growing: Mapping[int, int]) -> int:
-        """Blocks that sequences will still take until they hold the tokens of `growing`."""
+    def _full_pools(self) -> Iterable[BlockPool]:
+        """The pools that limit what fits: `num_blocks_for` makes sliding ones large enough."""
+        return (self._pools[name] for name, window in self._windows.items() if window is None)
+
+    def _num_promised(self, name: str, growing: Mapping[int, int]) -> int:
+        """Blocks of a full group that sequences will still take until they hold the tokens of `growing`."""
         return sum(
-            max(0, self._most_blocks(name, num_tokens, max_rows) - self._num_held(name, sequence_id))
+            max(0, self._num_blocks(num_tokens) - self._num_held(name, sequence_id))
             for sequence_id, num_tokens in growing.items()
         )
 
@@ -90,17 +92,22 @@ class KvAllocator:
         tables = self._tables.get(sequence_id)
         return len(tables[name].held) if tables else 0
 
-    def _most_blocks(self, name: str, num_tokens: int, max_rows: int) -> int:
-        """Blocks that a sequence growing to `num_tokens` holds at its fullest."""
-        window = self._windows[name]
-        if window is None:
-            return -(-num_tokens // self.block_size)
-        return min(-(-num_tokens // self.block_size), max_sliding_blocks(window, max_rows, self.block_size))
+    def _num_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
 
 
-def max_sliding_blocks(window: int, max_rows: int, block_size: int) -> int:
-    """Most blocks that a sequence holds in a sliding group: what is seen, and the rows being written.
+def num_blocks_for(
+    groups: Iterable[KvGroup], kv_tokens: int, block_size: int, max_sequences: int, max_step_tokens: int
+) -> dict[str, int]:
+    """Blocks of each group, such that only full groups can run out.
 
-    Both may begin in the middle of a block.
+    A sequence holds in a sliding group what its next query sees and the rows of its current step, both of which may
+    begin in the middle of a block; and never more blocks than in a full group.
     """
-    return -(-(window - 1 + max_rows) // block_size) + 1
+    num_full = -(-kv_tokens // block_size)
+
+    def most(window: int) -> int:
+        num_seen = -(-(window - 1) // block_size) + 1
+        return max_sequences * (num_seen + 1) + -(-max_step_tokens // block_size)
+
+    return {group.name: num_full if group.window is None else min(num_full, most(group.window)) for group in groups}
