@@ -26,6 +26,12 @@ class CheckpointError(ConfigError):
     reason = "INVALID_CHECKPOINT"
 
 
+class ExchangeError(ConfigError):
+    """Memory between verifier and drafter that cannot be made, or does not hold what it should."""
+
+    reason = "INVALID_EXCHANGE"
+
+
 class InvalidRequest(TandemError):
     """A field of a request has a value that cannot be served.
 

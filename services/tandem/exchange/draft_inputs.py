@@ -6,10 +6,17 @@ from dataclasses import dataclass
 import torch
 
 from tandem.core.sampling_params import SamplingParams
+from tandem.exchange.layout import ExchangeLayout
 from tandem.exchange.spec import ExchangeSpec
 
 NO_BLOCK = -1  # in a block table: released, or not reserved yet
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # that a spec can name
+DTYPES = {  # by the names that a layout has for them
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+}
 
 
 @dataclass(frozen=True)
@@ -81,4 +88,30 @@ def private_inputs(
         seeds=torch.zeros(shape, dtype=torch.int64, device=device),
         kv=kv,
         embedding=embedding,
+    )
+
+
+def mapped_inputs(
+    layout: ExchangeLayout,
+    data: torch.Tensor,  # [target_bytes] uint8
+) -> DraftInputs:
+    """Inputs in a target file, as they stand there."""
+    parts = {
+        part.name: data[part.offset : part.offset + part.num_bytes].view(DTYPES[part.dtype]).view(part.shape)
+        for part in layout.target_parts
+    }
+    groups = [layer.group for layer in layout.spec.layers]
+    return DraftInputs(
+        spec=layout.spec,
+        token_ids=parts["token_ids"],
+        positions=parts["positions"],
+        hidden=parts["hidden"],
+        block_tables={group: parts[f"block_tables/{group}"] for group in groups},
+        temperature=parts["temperature"],
+        top_k=parts["top_k"],
+        top_p=parts["top_p"],
+        min_p=parts["min_p"],
+        seeds=parts["seeds"],
+        kv={group: parts[f"kv/{group}"] for group in groups},
+        embedding=parts["embedding"],
     )
