@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tandem.core.errors import EngineFault, KvCacheFull, QueueFull
 from tandem.core.sequence import FinishReason, Sequence
@@ -19,13 +18,6 @@ MAX_FAULTS_IN_A_ROW = 3
 Publish = Callable[[list[SequenceOutput]], None]
 
 
-@dataclass(frozen=True)
-class EngineLimits:
-    """What the engine takes in."""
-
-    max_queue: int  # sequences that wait beyond those that run
-
-
 class Engine:
     """Generates tokens for sequences, many at a time.
 
@@ -33,16 +25,14 @@ class Engine:
     engine's own thread, `publish` included.
     """
 
-    def __init__(self, rounds: RoundLoop, limits: EngineLimits, publish: Publish) -> None:
+    def __init__(self, rounds: RoundLoop, publish: Publish) -> None:
         """Takes the parts; `start` begins to work.
 
         Args:
             rounds: the loop over scheduler, runner and drafts.
-            limits: what is taken in.
             publish: told each round's outputs; returns at once.
         """
         self._rounds = rounds
-        self._limits = limits
         self._publish = publish
         self._wake = threading.Condition()
         self._arrived: list[Sequence] = []
@@ -83,7 +73,7 @@ class Engine:
         with self._wake:
             if self._failure or self._is_stopping:
                 raise EngineFault("the engine does not run")
-            if self._num_taken >= scheduler.limits.max_sequences + self._limits.max_queue:
+            if self._num_taken >= scheduler.limits.max_sequences + scheduler.limits.max_queue:
                 raise QueueFull(f"{self._num_taken} requests run or wait already")
             self._num_taken += 1
             self._arrived.append(sequence)

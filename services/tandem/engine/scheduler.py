@@ -6,22 +6,9 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from tandem.core.sequence import Sequence
+from tandem.engine.limits import EngineLimits
 from tandem.engine.step import ScheduledSequence
 from tandem.kv_cache.kv_allocator import KvAllocator
-
-
-@dataclass(frozen=True)
-class SchedulerLimits:
-    """Bounds of a step and of the queue."""
-
-    max_sequences: int  # that run at a time; each has a slot
-    max_step_tokens: int  # rows of one forward pass
-    max_draft_tokens: int  # K
-
-    def __post_init__(self) -> None:
-        """Every running sequence must be able to advance in every step."""
-        assert self.max_sequences >= 1
-        assert self.max_step_tokens >= self.max_sequences
 
 
 @dataclass
@@ -46,7 +33,7 @@ class Scheduler:
     it holds and is computed again later.
     """
 
-    def __init__(self, limits: SchedulerLimits, kv: KvAllocator) -> None:
+    def __init__(self, limits: EngineLimits, kv: KvAllocator) -> None:
         """Starts idle."""
         self.limits = limits
         self.num_preemptions = 0

@@ -4,17 +4,27 @@ import pytest
 
 from tandem.core.sampling_params import SamplingParams, StoppingParams
 from tandem.core.sequence import FinishReason, Sequence
-from tandem.engine.scheduler import Scheduler, SchedulerLimits
+from tandem.engine.limits import EngineLimits
+from tandem.engine.scheduler import Scheduler
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.kv_allocator import KvAllocator, num_blocks_for
 
 BLOCK_SIZE = 4
 GROUPS = (KvGroup("sliding_attention", (0,), 1, 8, 8), KvGroup("full_attention", (1,), 1, 8, None))
-LIMITS = SchedulerLimits(max_sequences=4, max_step_tokens=16, max_draft_tokens=4)
+MAX_DRAFT_TOKENS = 4
 
 
-def make_scheduler(kv_tokens=1000, limits=LIMITS):
-    sizes = num_blocks_for(GROUPS, kv_tokens, BLOCK_SIZE, limits.max_sequences, limits.max_step_tokens)
+def make_scheduler(kv_tokens=1000, max_sequences=4, max_step_tokens=16):
+    limits = EngineLimits(
+        max_sequences=max_sequences,
+        max_step_tokens=max_step_tokens,
+        max_draft_tokens=MAX_DRAFT_TOKENS,
+        max_queue=100,
+        max_context=100,
+        kv_tokens=kv_tokens,
+        block_size=BLOCK_SIZE,
+    )
+    sizes = num_blocks_for(GROUPS, kv_tokens, BLOCK_SIZE, max_sequences, max_step_tokens)
     return Scheduler(limits, KvAllocator(GROUPS, sizes, BLOCK_SIZE))
 
 
@@ -82,7 +92,7 @@ def test_drafts_beyond_what_a_sequence_has_use_for_are_left_out():
 
 
 def test_every_decode_gets_its_row_before_anybody_gets_drafts():
-    scheduler = make_scheduler(limits=SchedulerLimits(max_sequences=4, max_step_tokens=6, max_draft_tokens=4))
+    scheduler = make_scheduler(max_step_tokens=6)
     for sequence_id in range(4):
         scheduler.add(make_sequence(sequence_id, num_prompt_tokens=1))
     run(scheduler)
@@ -120,7 +130,7 @@ def test_the_youngest_is_preempted_and_comes_back_first():
 
 def test_a_preempted_sequence_leaves_the_step_that_it_was_in():
     """An older prompt that still grows throws out a younger decode, already planned for this very step."""
-    scheduler = make_scheduler(kv_tokens=40, limits=SchedulerLimits(4, 8, 4))
+    scheduler = make_scheduler(kv_tokens=40, max_step_tokens=8)
     scheduler.add(make_sequence(1, num_prompt_tokens=28, max_tokens=4))
     scheduler.add(make_sequence(2, num_prompt_tokens=2, max_tokens=30))
     young = scheduler.sequences[1]
@@ -143,9 +153,7 @@ def test_a_random_load_ends_with_every_token_and_every_block_back(seed):
     scheduler = make_scheduler(kv_tokens=64)
     everyone = []
     for sequence_id in range(40):
-        sequence = make_sequence(
-            sequence_id, rng.randint(1, 30), rng.randint(1, 30), rng.randint(0, LIMITS.max_draft_tokens)
-        )
+        sequence = make_sequence(sequence_id, rng.randint(1, 30), rng.randint(1, 30), rng.randint(0, MAX_DRAFT_TOKENS))
         everyone.append(sequence)
         scheduler.add(sequence)
         for _ in range(rng.randint(0, 4)):

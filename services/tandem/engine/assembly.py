@@ -1,0 +1,62 @@
+"""Puts an engine together from a target and its limits."""
+
+from collections.abc import Mapping
+
+import torch
+
+from tandem.engine.draft_source import DraftSource
+from tandem.engine.engine import Engine, Publish
+from tandem.engine.limits import EngineLimits
+from tandem.engine.model_runner import ModelRunner
+from tandem.engine.round_loop import RoundLoop
+from tandem.engine.scheduler import Scheduler
+from tandem.exchange.draft_inputs import DraftInputs
+from tandem.kv_cache.kv_allocator import KvAllocator
+from tandem.kv_cache.storage import KvStorage
+from tandem.models.gemma4.target import Gemma4Target
+from tandem.telemetry.metrics import Metrics
+
+
+def make_storage(
+    target: Gemma4Target,
+    limits: EngineLimits,
+    shared_kv: Mapping[str, torch.Tensor] | None = None,  # group -> [num_slots, 2, num_kv_heads, head_dim]
+) -> KvStorage:
+    """The KV tensors of a target; those that a drafter reads are `shared_kv`, if given."""
+    dtype, device = target.embed_tokens.dtype, target.embed_tokens.device
+    shared = {target.drafter_layers[group]: tensor for group, tensor in (shared_kv or {}).items()}
+
+    def allocate(layer_id: int, shape: tuple[int, ...]) -> torch.Tensor:
+        return shared[layer_id] if layer_id in shared else torch.zeros(shape, dtype=dtype, device=device)
+
+    return KvStorage(target.kv_groups, limits.num_blocks(target.config), limits.block_size, dtype, device, allocate)
+
+
+def drafter_kv(target: Gemma4Target, storage: KvStorage) -> dict[str, torch.Tensor]:
+    """Group -> the KV tensor [num_slots, 2, num_kv_heads, head_dim] that a drafter reads."""
+    return {group: storage[layer_id] for group, layer_id in target.drafter_layers.items()}
+
+
+def make_engine(
+    target: Gemma4Target,
+    storage: KvStorage,
+    inputs: DraftInputs,
+    drafts: DraftSource,
+    limits: EngineLimits,
+    metrics: Metrics,
+    publish: Publish,
+) -> Engine:
+    """An engine that is not started.
+
+    Args:
+        target: the network.
+        storage: from `make_storage`.
+        inputs: where the drafter reads; its KV is that of `storage`.
+        drafts: who drafts.
+        limits: what `storage` and `inputs` were made for.
+        metrics: where everything is counted.
+        publish: told each round's outputs, on the engine's thread; returns at once.
+    """
+    kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
+    runner = ModelRunner(target, storage, kv, inputs)
+    return Engine(RoundLoop(Scheduler(limits, kv), runner, kv, drafts, metrics), publish)

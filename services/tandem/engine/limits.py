@@ -1,0 +1,48 @@
+"""The sizes that an engine is built for."""
+
+from dataclasses import dataclass
+
+from tandem.exchange.spec import ExchangeSpec, SharedLayer
+from tandem.kv_cache.kv_allocator import num_blocks_for
+from tandem.models.gemma4.config import Gemma4TextConfig
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """Bounds of a step, of the queue and of the KV cache."""
+
+    max_sequences: int  # that run at a time; each has a slot
+    max_step_tokens: int  # rows of one forward pass
+    max_draft_tokens: int  # K
+    max_queue: int  # sequences that wait beyond those that run
+    max_context: int  # most tokens of one sequence
+    kv_tokens: int  # that the KV cache holds
+    block_size: int  # tokens of a KV block
+
+    def __post_init__(self) -> None:
+        """Every running sequence must be able to advance in every step."""
+        assert self.max_sequences >= 1
+        assert self.max_step_tokens >= self.max_sequences
+
+    def num_blocks(self, config: Gemma4TextConfig) -> dict[str, int]:
+        """KV blocks of each group."""
+        return num_blocks_for(
+            config.kv_groups, self.kv_tokens, self.block_size, self.max_sequences, self.max_step_tokens
+        )
+
+    def exchange_spec(self, config: Gemma4TextConfig, dtype: str) -> ExchangeSpec:
+        """What a drafter of this engine is shown."""
+        num_blocks = self.num_blocks(config)
+        return ExchangeSpec(
+            dtype=dtype,
+            num_slots=self.max_sequences,
+            max_draft_tokens=self.max_draft_tokens,
+            max_blocks=-(-self.max_context // self.block_size),
+            block_size=self.block_size,
+            vocabulary_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            layers=tuple(
+                SharedLayer(group.name, num_blocks[group.name], group.num_kv_heads, group.head_dim)
+                for group in config.kv_groups
+            ),
+        )

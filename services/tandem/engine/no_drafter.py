@@ -1,0 +1,22 @@
+"""Plain decoding: nobody drafts."""
+
+from collections.abc import Sequence
+
+from tandem.engine.draft_source import DrafterInfo, Drafts
+
+
+class NoDrafter:
+    """A `DraftSource` without a drafter."""
+
+    info: DrafterInfo | None = None
+
+    def begin(self, slots: Sequence[int], num_tokens: int) -> bool:
+        """Nobody can draft."""
+        return False
+
+    def collect(self) -> Drafts:
+        """Nothing was begun."""
+        raise AssertionError("begin returned False")
+
+    def close(self) -> None:
+        """Nothing to let go of."""
