@@ -3,12 +3,19 @@
 from dataclasses import dataclass
 
 from tandem.core.config import option
-from tandem.rpc.addresses import default_socket
+from tandem.core.errors import ConfigError
+from tandem.rpc.addresses import UNIX_PREFIX, default_socket
+
+MAX_SPECULATIVE_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class DrafterConfig:
-    """Settings of one drafter process."""
+    """Settings of one drafter process.
+
+    Raises:
+        ConfigError: a value that nothing could be served under.
+    """
 
     draft_model: str = option(help="folder of the drafter's checkpoint")
     target: str = option(help="folder of the target's checkpoint; only its config.json is read, to see that both fit")
@@ -16,3 +23,12 @@ class DrafterConfig:
     num_speculative_tokens: int = option(7, help="most draft tokens a round")
     threads: int = option(1, help="threads of torch on the CPU; 0: one a core")
     drain_seconds: float = option(2.0, help="time for the running round when told to stop")
+
+    def __post_init__(self) -> None:
+        """Refuses what could not work."""
+        if not self.listen.startswith(UNIX_PREFIX):
+            raise ConfigError(f"--listen must be {UNIX_PREFIX}/PATH: the drafter shares the verifier's machine")
+        if not 1 <= self.num_speculative_tokens <= MAX_SPECULATIVE_TOKENS:
+            raise ConfigError(f"--num-speculative-tokens must be between 1 and {MAX_SPECULATIVE_TOKENS}")
+        if self.threads < 0:
+            raise ConfigError("--threads cannot be negative")

@@ -52,6 +52,7 @@ class RpcServer:
             interceptors=[ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
         )
         self._health: health.Health | None = None
+        self._on_stopping: list[Callable[[], None]] = []
 
     def add(self, register: Callable[[Servicer, grpc.aio.Server], None], servicer: Servicer, service: str) -> None:
         """Adds a servicer.
@@ -63,6 +64,10 @@ class RpcServer:
         """
         register(servicer, self._grpc)
         self._draining.services.add(service)
+
+    def when_stopping(self, callback: Callable[[], None]) -> None:
+        """Has `callback` called when `stop` begins, so that calls which would go on for ever can end in time."""
+        self._on_stopping.append(callback)
 
     async def start(self, listen: str) -> str:
         """Starts to listen, still NOT_SERVING; returns the address, with the port that a 0 became.
@@ -100,6 +105,8 @@ class RpcServer:
         if self._health:
             self._health.end()
         self._draining.begin()
+        for callback in self._on_stopping:
+            callback()
         try:
             await asyncio.wait_for(self._draining.wait_until_idle(), grace_seconds)
         except TimeoutError:

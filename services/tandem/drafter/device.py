@@ -1,0 +1,191 @@
+"""The drafter's network, and the one thread that touches it."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from tandem.core.errors import ConfigError, ExchangeError
+from tandem.drafter.config import DrafterConfig
+from tandem.engine.mtp_drafter import MtpDrafter
+from tandem.exchange.attached_exchange import AttachedExchange
+from tandem.exchange.draft_inputs import DTYPES, private_inputs
+from tandem.exchange.spec import ExchangeSpec, SharedLayer
+from tandem.models.gemma4.config import read_target_config
+from tandem.models.gemma4.drafter import Gemma4MtpDrafter
+from tandem.models.gemma4.weights import Progress, load_drafter
+
+logger = logging.getLogger(__name__)
+
+FIRST_DTYPE = "float32"  # a verifier of another one makes the weights be read again, once
+PROGRESS_SECONDS = 2.0
+_WARM_UP_BLOCK = 16
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """One verifier's exchange, and the drafter over it."""
+
+    generation: int
+    exchange: AttachedExchange
+    drafter: MtpDrafter
+    max_tokens: int  # of a round
+
+
+class Device:
+    """Everything here happens on the thread of its own, in the order in which it was asked for."""
+
+    def __init__(self, config: DrafterConfig) -> None:
+        """Nothing is loaded yet."""
+        self._config = config
+        self._thread = ThreadPoolExecutor(1, "device")
+        self._network: Gemma4MtpDrafter | None = None
+        self._attachment: Attachment | None = None
+
+    async def load(self) -> None:
+        """Reads the weights and runs the network once.
+
+        Raises:
+            CheckpointError: there is no such drafter, or it was made for another target.
+        """
+        await self._run(self._load, FIRST_DTYPE)
+
+    async def attach(self, spec: ExchangeSpec, generation: int, target_path: str, drafts_path: str) -> None:
+        """Opens a verifier's exchange. If that works, the one attached before is closed.
+
+        Raises:
+            ExchangeError: the exchange does not fit this drafter, or its files are not what they should be.
+        """
+        await self._run(self._attach, spec, generation, target_path, drafts_path)
+
+    async def draft(
+        self, generation: int, round_number: int, slots: Sequence[int], num_tokens: int
+    ) -> list[int] | None:
+        """Drafts for a round, and writes the drafts; returns their counts, or None if that exchange is not attached."""
+        return await self._run(self._draft, generation, round_number, slots, num_tokens)
+
+    def detach(self, generation: int) -> None:
+        """Closes that exchange, if it is the one attached, as soon as what was asked for is done."""
+        self._thread.submit(self._detach, generation)
+
+    def close(self) -> None:
+        """Ends the thread after what it is doing."""
+        self._thread.submit(self._detach, None)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        assert not kwargs
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+    def _load(self, dtype: str) -> None:
+        torch.set_num_threads(self._config.threads or len(os.sched_getaffinity(0)))
+        started = time.monotonic()
+        path = Path(self._config.draft_model)
+        target_config = read_target_config(Path(self._config.target))
+        self._network = load_drafter(path, target_config, DTYPES[dtype], "cpu", None, log_progress(path.name))
+        _warm_up(self._network, dtype)
+        logger.info("%s loaded as %s in %.1f s", path.name, dtype, time.monotonic() - started)
+
+    def _attach(self, spec: ExchangeSpec, generation: int, target_path: str, drafts_path: str) -> None:
+        assert self._network, "load comes first"
+        check_fit(spec, self._network)
+        exchange = AttachedExchange(spec, generation, target_path, drafts_path)
+        self._detach(None)
+        if DTYPES[spec.dtype] != self._network.dtype:
+            self._load(spec.dtype)
+        self._attachment = Attachment(
+            generation=generation,
+            exchange=exchange,
+            drafter=MtpDrafter(self._network, exchange.inputs),
+            max_tokens=min(self._config.num_speculative_tokens, spec.max_draft_tokens),
+        )
+
+    def _draft(self, generation: int, round_number: int, slots: Sequence[int], num_tokens: int) -> list[int] | None:
+        attachment = self._attachment
+        if attachment is None or attachment.generation != generation:
+            return None
+        drafts = attachment.drafter.propose(slots, min(num_tokens, attachment.max_tokens))
+        attachment.exchange.write_drafts(
+            round_number, {slot: token_ids for slot, token_ids in zip(slots, drafts, strict=True) if token_ids}
+        )
+        return [len(token_ids) for token_ids in drafts]
+
+    def _detach(self, generation: int | None) -> None:
+        """Lets go of the exchange of a generation, or with None of any."""
+        attachment = self._attachment
+        if attachment and generation in (None, attachment.generation):
+            assert self._network
+            self._network.bind(None)
+            attachment.exchange.close()
+            self._attachment = None
+
+
+def check_fit(spec: ExchangeSpec, network: Gemma4MtpDrafter) -> None:
+    """Raises ExchangeError unless the network can read what a verifier shares."""
+    layers = {layer.group: layer for layer in spec.layers}
+    pairs = {
+        "vocabulary_size": (network.config.text.vocab_size, spec.vocabulary_size),
+        "hidden_size": (network.config.backbone_hidden_size, spec.hidden_size),
+    }
+    for group in network.kv_groups:
+        layer = layers.get(group.name)
+        if layer is None:
+            raise ExchangeError(f"the drafter reads a {group.name} layer, which is not shared")
+        pairs[f"num_kv_heads of {group.name}"] = (group.num_kv_heads, layer.num_kv_heads)
+        pairs[f"head_dim of {group.name}"] = (group.head_dim, layer.head_dim)
+    for name, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise ExchangeError(f"{name} is {ours} in the drafter, {theirs} in the target")
+
+
+def log_progress(name: str) -> Progress:
+    """Tells about a load that takes its time."""
+    told = time.monotonic()
+
+    def progress(num_read: int, num_tensors: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= PROGRESS_SECONDS:
+            told = time.monotonic()
+            logger.info("%s: %d of %d tensors read", name, num_read, num_tensors)
+
+    return progress
+
+
+def _warm_up(network: Gemma4MtpDrafter, dtype: str) -> None:
+    """Drafts once from zeros: what torch does at its first use of an operation is then no verifier's wait."""
+    text, backbone = network.config.text, network.config.backbone_hidden_size
+    spec = ExchangeSpec(
+        dtype=dtype,
+        num_slots=1,
+        max_draft_tokens=1,
+        max_blocks=1,
+        block_size=_WARM_UP_BLOCK,
+        vocabulary_size=text.vocab_size,
+        hidden_size=backbone,
+        layers=tuple(SharedLayer(group.name, 1, group.num_kv_heads, group.head_dim) for group in network.kv_groups),
+    )
+    kv = {
+        group.name: torch.zeros(_WARM_UP_BLOCK, *group.slot_shape, dtype=DTYPES[dtype]) for group in network.kv_groups
+    }
+    # One row repeated stands for a table that may have gigabytes.
+    embedding = torch.zeros(1, backbone, dtype=DTYPES[dtype]).expand(text.vocab_size, backbone)
+    inputs = private_inputs(spec, kv, embedding)
+    inputs.positions[0] = 1
+    for group in network.kv_groups:
+        inputs.set_blocks(0, group.name, 0, [0])
+    drafter = MtpDrafter(network, inputs)
+    for temperature, top_k in ((0.0, 0), (1.0, 64), (1.0, 0)):
+        inputs.temperature[0], inputs.top_k[0] = temperature, top_k
+        if not drafter.propose([0], 1)[0]:
+            raise ConfigError("the drafter does not draft")
+    network.bind(None)
