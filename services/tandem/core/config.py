@@ -61,7 +61,7 @@ def refuse_unknown(environment: Mapping[str, str], configs: Iterable[type]) -> N
     known = {ENVIRONMENT_PREFIX + declared.name.upper() for config in configs for declared in _declared(config)}
     unknown = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
-        raise ConfigError(f"unknown environment variable {unknown[0]}; 'tandem --help' lists what can be set")
+        raise ConfigError(f"unknown environment variable {unknown[0]}; 'tandem COMMAND --help' names those there are")
 
 
 def describe(config: object) -> str:

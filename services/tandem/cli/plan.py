@@ -1,0 +1,140 @@
+"""The three services of one machine as `tandem up` starts them: who listens where, and which settings go to whom."""
+
+import argparse
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from tandem.cli.parser import Parser, add_options, load_config, to_arguments
+from tandem.cli.up_config import SPLIT, UpConfig
+from tandem.core.errors import ConfigError
+from tandem.drafter.config import DrafterConfig
+from tandem.gateway.config import GatewayConfig
+from tandem.rpc.addresses import UNIX_PREFIX, socket_path
+from tandem.telemetry.logs import LogConfig
+from tandem.verifier.config import NO_DRAFTER, VerifierConfig
+
+# What `up` decides itself, because the services have to find each other.
+_DECIDED = {"tokenizer", "verifier", "drafter", "draft_model", "target"}
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+# Beyond the time that a service gives its running requests, until it is killed.
+_MARGIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """One service to start."""
+
+    name: str
+    arguments: tuple[str, ...]  # of the `tandem` command
+    address: str  # where its health can be asked
+    grace_seconds: float  # from the first signal until it is killed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Services in the order in which they start; they stop in the opposite one."""
+
+    services: tuple[ServicePlan, ...]
+    gateway: str  # address for clients on this machine
+    verifier: str
+    has_drafter: bool
+
+
+def add_plan_options(parser: Parser) -> None:
+    """Adds every setting of the services that is left to choose."""
+    add_options(parser, UpConfig)
+    add_options(parser, GatewayConfig, VerifierConfig, LogConfig, without=_DECIDED)
+
+
+def memory_directory(arguments: argparse.Namespace, up: UpConfig) -> str:
+    """The memory-backed folder in which the run directory belongs."""
+    decided = {"target": up.target, "drafter": NO_DRAFTER, "draft_model": ""}
+    return load_config(VerifierConfig, arguments, decided).exchange_directory
+
+
+def make_plan(arguments: argparse.Namespace, up: UpConfig, run_directory: Path) -> Plan:
+    """Decides on addresses and gives every service its settings, complete: nothing of the environment reaches it.
+
+    Args:
+        arguments: options that `add_plan_options` made.
+        up: the same arguments' `UpConfig`.
+        run_directory: private and memory-backed, for sockets and for what verifier and drafter share.
+
+    Raises:
+        ConfigError: settings that cannot work together, or an address that is taken.
+    """
+    verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}"
+    drafter_address = f"{UNIX_PREFIX}{run_directory / 'drafter.sock'}"
+    gateway_config = load_config(GatewayConfig, arguments, {"tokenizer": up.target, "verifier": verifier_address})
+    address = free_address(gateway_config.listen)
+    gateway_config = load_config(
+        GatewayConfig, arguments, {"tokenizer": up.target, "verifier": verifier_address, "listen": address}
+    )
+    is_split = up.drafter == SPLIT
+    verifier_config = load_config(
+        VerifierConfig,
+        arguments,
+        {
+            "target": up.target,
+            "listen": verifier_address,
+            "drafter": drafter_address if is_split else up.drafter,
+            "draft_model": "" if is_split else up.draft_model_in_force,
+            "exchange_directory": str(run_directory),
+        },
+    )
+    log_arguments = to_arguments(load_config(LogConfig, arguments))
+
+    def service(name: str, config: GatewayConfig | VerifierConfig | DrafterConfig, address: str) -> ServicePlan:
+        settings = (name, *to_arguments(config), *log_arguments)
+        return ServicePlan(name, settings, address, config.drain_seconds + _MARGIN_SECONDS)
+
+    services = [
+        service("verifier", verifier_config, verifier_address),
+        service("gateway", gateway_config, _local(address)),
+    ]
+    if is_split:
+        drafter_config = load_config(
+            DrafterConfig,
+            argparse.Namespace(),
+            {
+                "draft_model": up.draft_model_in_force,
+                "target": up.target,
+                "listen": drafter_address,
+                "num_speculative_tokens": str(verifier_config.num_speculative_tokens),
+            },
+            environment={},
+        )
+        services.insert(0, service("drafter", drafter_config, drafter_address))
+    return Plan(tuple(services), _local(address), verifier_address, up.drafter != NO_DRAFTER)
+
+
+def free_address(listen: str) -> str:
+    """`listen` with a port in place of 0, so that a gateway that starts again has the same one.
+
+    Raises:
+        ConfigError: something listens there already, whose health could pass for that of our gateway.
+    """
+    path = socket_path(listen)
+    if path:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(str(path)) == 0:
+                raise ConfigError(f"cannot listen on {listen}: another process does")
+        return listen
+    host, _, port = listen.rpartition(":")
+    if not (host and port.isdecimal() and int(port) <= 65535):
+        raise ConfigError(f"cannot listen on {listen!r}: expected HOST:PORT or {UNIX_PREFIX}/PATH")
+    try:
+        family, kind, _, _, target = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+            return f"{host}:{probe.getsockname()[1]}"
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {listen}: {error.strerror}") from None
+
+
+def _local(address: str) -> str:
+    """Where a client on this machine finds a server that listens on `address`."""
+    host, colon, port = address.rpartition(":")
+    return f"{_WILDCARDS.get(host, host)}{colon}{port}"

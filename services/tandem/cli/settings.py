@@ -1,0 +1,19 @@
+"""Every configuration class that there is: what may be set in the environment."""
+
+from tandem.cli.client_config import ClientConfig
+from tandem.cli.generation_config import GenerationConfig
+from tandem.cli.up_config import UpConfig
+from tandem.drafter.config import DrafterConfig
+from tandem.gateway.config import GatewayConfig
+from tandem.telemetry.logs import LogConfig
+from tandem.verifier.config import VerifierConfig
+
+CONFIGS: tuple[type, ...] = (
+    GatewayConfig,
+    VerifierConfig,
+    DrafterConfig,
+    UpConfig,
+    ClientConfig,
+    GenerationConfig,
+    LogConfig,
+)

@@ -1,0 +1,58 @@
+import io
+
+import pytest
+
+from tandem.cli.token_printer import TokenPrinter
+from tandem.v1.types_pb2 import Delta, Token
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def colours(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def delta(text, *tokens):
+    return Delta(text=text, tokens=[Token(text=text, drafted=drafted) for text, drafted in tokens])
+
+
+def printed(stream, *deltas):
+    printer = TokenPrinter(stream)
+    for each in deltas:
+        printer.write(each)
+    printer.finish()
+    return stream.getvalue()
+
+
+def test_piped_text_is_plain_and_as_it_came():
+    assert printed(io.StringIO(), delta("one", ("one", True)), delta(" \x1b two")) == "one \x1b two\n"
+
+
+def test_a_terminal_shows_which_tokens_were_drafted():
+    shown = printed(Terminal(), delta("one two\n three", ("one", False), (" two\n", True), (" three", True)))
+    assert shown == "one\x1b[32m two\x1b[0m\n\x1b[32m three\x1b[0m\n"
+
+
+def test_text_that_no_token_told_is_not_lost():
+    assert printed(Terminal(), delta("one tw", ("one", False)), delta("o")) == "one two\n"
+
+
+@pytest.mark.parametrize(("variable", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_no_colour_where_none_is_wanted(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    assert printed(Terminal(), delta("one", ("one", True))) == "one\n"
+    assert not TokenPrinter(Terminal()).needs_tokens
+
+
+def test_a_terminal_gets_no_control_characters():
+    assert printed(Terminal(), delta("a\x1b[2J\tb", ("a\x1b[2J\tb", False))) == "a\ufffd[2J\tb\n"
+
+
+def test_a_line_that_ended_is_not_ended_twice():
+    assert printed(io.StringIO(), delta("one\n")) == "one\n"
+    assert printed(io.StringIO()) == ""
