@@ -16,8 +16,18 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Runs a service's coroutine to its end on a fresh event loop."""
-    uvloop.run(main)
+    """Runs a service's coroutine to its end on a fresh event loop; a signal before it serves cancels it."""
+    try:
+        uvloop.run(_cancelled_by_signals(main))
+    except asyncio.CancelledError:
+        logger.info("stopped before it served")
+
+
+async def _cancelled_by_signals(main: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(main)
+    for number in STOP_SIGNALS:  # `serve_until_stopped` puts its own in their place
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    await task
 
 
 async def serve_until_stopped(

@@ -1,0 +1,147 @@
+"""Loads what a verifier serves: the target, and all that stands around it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tandem.core.errors import ConfigError
+from tandem.engine.assembly import drafter_kv, make_storage
+from tandem.engine.draft_source import DrafterInfo
+from tandem.engine.in_process_drafter import InProcessDrafter
+from tandem.engine.limits import EngineLimits
+from tandem.engine.mtp_drafter import MtpDrafter
+from tandem.exchange.draft_inputs import DTYPES, DraftInputs, private_inputs
+from tandem.exchange.shared_exchange import SharedExchange
+from tandem.kv_cache.storage import KvStorage
+from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
+from tandem.models.gemma4.target import Gemma4Target
+from tandem.models.gemma4.weights import load_drafter, load_target, revision
+from tandem.rpc.conversion import RequestDefaults
+from tandem.v1 import model_service_pb2
+from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig
+from tandem.verifier.generation_config import GenerationConfig, read_generation_config
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A target with its KV cache, and where a drafter reads."""
+
+    config: Gemma4TextConfig
+    generation: GenerationConfig
+    revision: str
+    limits: EngineLimits
+    target: Gemma4Target
+    storage: KvStorage
+    inputs: DraftInputs
+    exchange: SharedExchange | None  # None: no other process reads
+
+
+def load(config: VerifierConfig) -> LoadedModel:
+    """Reads the checkpoint; takes as long as the disk does.
+
+    Raises:
+        ConfigError: the checkpoint, or a setting that contradicts it.
+    """
+    folder = Path(config.target)
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no CUDA device is visible here")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model = read_target_config(folder)
+    generation = read_generation_config(folder)
+    limits = _limits(config, model)
+    spec = limits.exchange_spec(model, config.dtype)
+    is_shared = config.drafter not in (IN_PROCESS, NO_DRAFTER)
+    exchange = SharedExchange(spec, config.exchange_directory) if is_shared else None
+    try:
+        target = load_target(
+            folder,
+            DTYPES[config.dtype],
+            config.device,
+            embedding=exchange.inputs.embedding if exchange else None,
+            progress=log_progress("target"),
+        )
+        storage = make_storage(target, limits, exchange.inputs.kv if exchange else None)
+    except BaseException:
+        if exchange:
+            exchange.close()
+        raise
+    inputs = exchange.inputs if exchange else private_inputs(spec, drafter_kv(target, storage), target.embed_tokens)
+    logger.info("KV cache: %d tokens, %.1f MB", config.kv_tokens, storage.num_bytes / 1e6)
+    return LoadedModel(model, generation, revision(folder), limits, target, storage, inputs, exchange)
+
+
+def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InProcessDrafter:
+    """The drafter inside this process.
+
+    Raises:
+        ConfigError: its checkpoint, or one that does not fit the target.
+    """
+    folder = Path(config.draft_model)
+    dtype = DTYPES[config.dtype]
+    network = load_drafter(folder, model.config, dtype, config.device, model.inputs.embedding, log_progress("drafter"))
+    info = DrafterInfo(folder.resolve().name, config.num_speculative_tokens, revision(folder))
+    return InProcessDrafter(MtpDrafter(network, model.inputs), info)
+
+
+def describe(config: VerifierConfig, model: LoadedModel) -> model_service_pb2.Model:
+    """The model for people and gateways, without its drafter."""
+    generation = model.generation
+    return model_service_pb2.Model(
+        name=config.model_name or Path(config.target).resolve().name,
+        context_length=model.limits.max_context,
+        vocabulary_size=model.config.vocab_size,
+        dtype=config.dtype,
+        revision=model.revision,
+        eos_token_ids=sorted(generation.eos_token_ids),
+        default_sampling=model_service_pb2.DefaultSampling(
+            temperature=generation.temperature, top_p=generation.top_p, top_k=generation.top_k
+        ),
+    )
+
+
+def defaults(model: LoadedModel) -> RequestDefaults:
+    """What the model means by a field that a request leaves out."""
+    generation = model.generation
+    return RequestDefaults(
+        context_length=model.limits.max_context,
+        vocabulary_size=model.config.vocab_size,
+        eos_token_ids=generation.eos_token_ids,
+        num_speculative_tokens=model.limits.max_draft_tokens,
+        temperature=generation.temperature,
+        top_k=generation.top_k,
+        top_p=generation.top_p,
+    )
+
+
+def log_progress(what: str) -> Callable[[int, int], None]:
+    """Logs every tenth of a load."""
+    tenths = 0
+
+    def tell(number: int, total: int) -> None:
+        nonlocal tenths
+        if number * 10 // total > tenths:
+            tenths = number * 10 // total
+            logger.info("loading the %s: %d%%", what, tenths * 10)
+
+    return tell
+
+
+def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:
+    longest = model.max_position_embeddings
+    if config.max_context > longest:
+        raise ConfigError(f"--max-context is {config.max_context}, but the target was made for {longest} tokens")
+    return EngineLimits(
+        max_sequences=config.max_sequences,
+        max_step_tokens=config.max_step_tokens,
+        max_draft_tokens=config.num_speculative_tokens,
+        max_queue=config.max_queue,
+        max_context=config.max_context or longest,
+        kv_tokens=config.kv_tokens,
+        block_size=config.block_size,
+    )

@@ -1,0 +1,128 @@
+"""The verifier's process: listens at once, loads, warms up, and only then serves."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tandem.core.config import describe as describe_config
+from tandem.core.errors import EngineFault
+from tandem.core.sampling_params import SamplingParams, StoppingParams
+from tandem.core.sequence import FinishReason, Sequence
+from tandem.engine.assembly import make_engine
+from tandem.engine.draft_source import DraftSource
+from tandem.engine.engine import Engine
+from tandem.engine.no_drafter import NoDrafter
+from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
+from tandem.rpc.lifecycle import serve_until_stopped
+from tandem.rpc.server import RpcServer, ServerLimits
+from tandem.telemetry.metrics import Metrics
+from tandem.verifier import model as models
+from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig
+from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.model import LoadedModel
+from tandem.verifier.output_streams import OutputStreams
+from tandem.verifier.verifier_service import ServedModel, VerifierService
+
+logger = logging.getLogger(__name__)
+
+VERIFIER_SERVICE: str = verifier_service_pb2.DESCRIPTOR.services_by_name["VerifierService"].full_name
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_CONCURRENT_STREAMS = 4096  # a gateway holds all its requests on one connection
+WARM_UP_SEQUENCE_ID = 0
+WARM_UP_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A verifier that listens."""
+
+    server: RpcServer
+    address: str
+    metrics: Metrics
+    background: list[Coroutine[Any, Any, None]]  # to run for as long as it serves
+
+
+async def run(config: VerifierConfig) -> None:
+    """Serves until the process is told to stop.
+
+    Raises:
+        ConfigError: the verifier cannot start with `config`.
+        EngineFault: the engine died.
+    """
+    logger.info("verifier: %s", describe_config(config))
+    async with open_verifier(config) as verifier:
+        logger.info("verifier ready on %s", verifier.address)
+        await serve_until_stopped(verifier.server, config.drain_seconds, verifier.background)
+
+
+@asynccontextmanager
+async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
+    """A verifier that is warm and says SERVING; the drafter, if any, comes when it comes.
+
+    Raises:
+        ConfigError: the verifier cannot start with `config`.
+    """
+    metrics = Metrics()
+    streams = OutputStreams(asyncio.get_running_loop())
+    service = VerifierService(streams, metrics)
+    server = RpcServer(limits=ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS))
+    server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, service, VERIFIER_SERVICE)
+    try:
+        # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
+        address = await server.start(config.listen)
+        model = await asyncio.to_thread(models.load, config)
+        try:
+            drafts, background = await _drafts(config, model, metrics)
+            engine = make_engine(
+                model.target, model.storage, model.inputs, drafts, model.limits, metrics, streams.publish
+            )
+            engine.start()
+            try:
+                await _warm_up(engine, streams)
+                service.serve(ServedModel(models.describe(config, model), models.defaults(model), engine, drafts))
+                server.set_serving(True)
+                yield Verifier(server, address, metrics, [*background, _watch(engine)])
+            finally:
+                await server.stop(0)
+                await asyncio.to_thread(engine.stop)
+        finally:
+            if model.exchange:
+                model.exchange.close()
+    finally:
+        await server.stop(0)
+
+
+async def _drafts(
+    config: VerifierConfig, model: LoadedModel, metrics: Metrics
+) -> tuple[DraftSource, list[Coroutine[Any, Any, None]]]:
+    """Who drafts, and what has to run beside the server for that."""
+    if config.drafter == NO_DRAFTER:
+        return NoDrafter(), []
+    if config.drafter == IN_PROCESS:
+        return await asyncio.to_thread(models.load_in_process_drafter, config, model), []
+    assert model.exchange
+    link = DrafterLink(config.drafter, model.exchange, model.revision, config.draft_timeout_ms / 1000, metrics)
+    return link, [link.follow()]
+
+
+async def _warm_up(engine: Engine, streams: OutputStreams) -> None:
+    """Runs every kind of step once, so that the first request does not wait for what is made at first use."""
+    sequence = Sequence(
+        WARM_UP_SEQUENCE_ID, (0,) * WARM_UP_TOKENS, SamplingParams(temperature=0.0), StoppingParams(WARM_UP_TOKENS)
+    )
+    async for output in streams.generate(engine, sequence):
+        if output.end and output.end.reason is not FinishReason.LENGTH:
+            raise EngineFault("the engine failed while warming up")
+
+
+async def _watch(engine: Engine) -> None:
+    """Ends with the engine: a verifier without one must not look alive.
+
+    Raises:
+        EngineFault: what it died of has been logged.
+    """
+    if await asyncio.to_thread(engine.wait_until_dead):
+        raise EngineFault("the engine died")

@@ -1,0 +1,94 @@
+"""The demo pair, its held-out prompts, and what the target alone writes after them."""
+
+import os
+from dataclasses import dataclass
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from tandem.core.sampling_params import StoppingParams
+from tandem.demo import DEMO_DRAFTER, DEMO_TARGET, held_out_prompts
+from tandem.engine.no_drafter import NoDrafter
+from tandem.models.gemma4.weights import load_target
+from tests.engines import new_sequence, running
+from tests.lossless.near_tie import is_near_tie
+
+NUM_PROMPTS = 40
+MAX_PROMPT_TOKENS = 160
+MAX_TOKENS = 32
+TEMPERATURES = (0.0, 0.8)
+TOP_K, TOP_P = 64, 0.95
+
+_near_ties: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The rule asks for the count, whatever it is."""
+    if any("tests/lossless" in report.nodeid for report in terminalreporter.stats.get("passed", ())):
+        terminalreporter.write_line(
+            f"lossless: {len(_near_ties)} near-ties among the texts compared {_near_ties or ''}"
+        )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Prompts, and the texts that the target alone writes, one sequence at a time."""
+
+    target: object
+    prompts: list[list[int]]
+    texts: dict[tuple[float, int], list[int]]  # by temperature and prompt
+
+    def sequences(self, k, temperature):
+        """One sequence for each prompt; seeds differ."""
+        return [_sequence(index, prompt, k, temperature) for index, prompt in enumerate(self.prompts)]
+
+    def check(self, temperature, texts, what):
+        """Fails unless every text is the target's own, or leaves it at a near-tie."""
+        assert len(texts) == len(self.prompts)
+        for index, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
+            expected = self.texts[temperature, index]
+            if text == expected:
+                continue
+            at = next((i for i, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b), None)
+            assert at is not None, f"{what}, prompt {index}: {len(text)} tokens instead of {len(expected)}"
+            sampling = _sequence(index, prompt, 0, temperature).sampling
+            assert is_near_tie(self.target, [*prompt, *expected[:at]], text[at], expected[at], sampling), (
+                f"{what}, prompt {index}: token {at} is {text[at]} instead of {expected[at]}"
+            )
+            _near_ties.append(f"{what}, prompt {index}, token {at}")
+
+
+def _sequence(index, prompt, k, temperature):
+    sampling = {} if temperature == 0.0 else {"top_k": TOP_K, "top_p": TOP_P}
+    return new_sequence(
+        index, prompt, k=k, seed=1000 + index, temperature=temperature, stopping=StoppingParams(MAX_TOKENS), **sampling
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def drafter_path():
+    return DEMO_DRAFTER
+
+
+@pytest.fixture(scope="session")
+def reference():
+    tokenizer = Tokenizer.from_file(str(DEMO_TARGET / "tokenizer.json"))
+    prompts = [tokenizer.encode(text).ids[-MAX_PROMPT_TOKENS:] for text in held_out_prompts()[:NUM_PROMPTS]]
+    assert len(prompts) == NUM_PROMPTS
+    target = load_target(DEMO_TARGET, torch.float32, "cpu")
+    reference = Reference(target, prompts, {})
+    with running(target, lambda inputs: NoDrafter()) as under_test:
+        for temperature in TEMPERATURES:
+            for sequence in reference.sequences(0, temperature):
+                under_test.outputs.clear()
+                reference.texts[temperature, sequence.sequence_id] = under_test.generate([sequence])[0]
+    return reference

@@ -1,0 +1,51 @@
+"""Same token ids as the target alone: drafter in this process, honest and hostile, alone and in mixed batches."""
+
+import pytest
+import torch
+
+from tandem.engine import model_runner
+from tandem.telemetry import metrics as names
+from tests.engines import mtp_drafts, running
+from tests.lossless.conftest import TEMPERATURES
+from tests.unit.engine.hostile import ScriptedDrafter, random_tokens
+
+
+def sources(reference, drafter_path):
+    vocabulary_size = reference.target.config.vocab_size
+    return {
+        "honest": mtp_drafts(reference.target, drafter_path),
+        "hostile": lambda inputs: ScriptedDrafter(random_tokens(vocabulary_size)),
+    }
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("k", [0, 1, 4, 7])
+@pytest.mark.parametrize("drafter", ["honest", "hostile"])
+def test_in_a_mixed_batch(reference, drafter_path, drafter, k, temperature):
+    """All prompts together: their chunks ride along with the verify rows of others, of every length."""
+    with running(reference.target, sources(reference, drafter_path)[drafter]) as under_test:
+        texts = under_test.generate(reference.sequences(k, temperature))
+    reference.check(temperature, texts, f"{drafter}, K={k}, T={temperature}, mixed")
+    assert (under_test.metrics.value(names.SPEC_DRAFT_TOKENS) > 0) == (k > 0)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("k", [1, 4, 7])
+@pytest.mark.parametrize("drafter", ["honest", "hostile"])
+def test_alone(reference, drafter_path, drafter, k, temperature):
+    """One sequence at a time. (K = 0 alone is what the others are compared with.)"""
+    with running(reference.target, sources(reference, drafter_path)[drafter]) as under_test:
+        texts = [under_test.generate([sequence])[0] for sequence in reference.sequences(k, temperature)]
+    reference.check(temperature, texts, f"{drafter}, K={k}, T={temperature}, alone")
+
+
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_a_judge_that_accepts_one_wrong_token_is_noticed(reference, drafter_path, monkeypatch, k):
+    honest = model_runner.judge
+    monkeypatch.setattr(
+        model_runner, "judge", lambda own, drafts, counts: torch.minimum(honest(own, drafts, counts) + 1, counts)
+    )
+    with running(reference.target, sources(reference, drafter_path)["honest"]) as under_test:
+        texts = under_test.generate(reference.sequences(k, 0.0))
+    with pytest.raises(AssertionError, match="instead of"):
+        reference.check(0.0, texts, "broken judge")
