@@ -11,11 +11,11 @@ KEEPALIVE_TIMEOUT_SECONDS = 10
 MAX_RECONNECT_SECONDS = 2
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
+def open_channel(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> grpc.aio.Channel:
     """A channel to `host:port` or `unix:/path`. It connects when first used, and again whenever that breaks."""
     options: list[tuple[str, str | int]] = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
         # Windows stay at 64 KiB a stream. Grown ones would buffer megabytes for every reader that is slow, before the
         # sender notices.
         ("grpc.http2.bdp_probe", 0),

@@ -1,0 +1,102 @@
+"""The handshake with a drafter."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import grpc
+
+from tandem.drafter.v1 import drafter_service_pb2 as pb
+from tandem.drafter.v1 import drafter_service_pb2_grpc as pb_grpc
+from tandem.engine.draft_source import DrafterInfo
+from tandem.exchange.layout import LAYOUT_VERSION
+from tandem.exchange.shared_exchange import SharedExchange
+
+ATTACH_SECONDS = 60.0  # a drafter may have to read its weights again
+HELLO_SECONDS = 5.0
+MAX_NAME_CHARACTERS = 100
+
+Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.DraftRequest, pb.DraftResponse]"  # subscriptable in its stubs only
+
+
+class BrokenStream(Exception):
+    """The stream cannot go on; the text says why."""
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A drafter that has mapped the exchange, and the stream to it."""
+
+    generation: int
+    info: DrafterInfo
+    call: Call
+
+
+async def attach(channel: grpc.aio.Channel, exchange: SharedExchange, target_revision: str) -> Attachment:
+    """Gives the drafter behind a channel an exchange to read.
+
+    Raises:
+        BrokenStream: it does not do as `DrafterService` says.
+        TimeoutError: it does not answer.
+        grpc.aio.AioRpcError: it refuses, or the connection broke.
+    """
+    drafter = pb_grpc.DrafterServiceStub(channel)
+    generation = secrets.randbelow((1 << 63) - 1) + 1
+    exchange.renew(generation)
+    response = await drafter.Attach(
+        pb.AttachRequest(
+            layout_version=LAYOUT_VERSION,
+            generation=generation,
+            shared_memory=_shared_memory(exchange),
+            num_speculative_tokens=exchange.spec.max_draft_tokens,
+            target_revision=target_revision,
+        ),
+        timeout=ATTACH_SECONDS,
+    )
+    info = DrafterInfo(
+        name=printable(response.name),
+        num_speculative_tokens=min(response.num_speculative_tokens, exchange.spec.max_draft_tokens),
+        revision=printable(response.revision),
+    )
+    call = drafter.Draft()
+    try:
+        # A round without slots shows that the stream works, and tells the drafter whose it is.
+        await call.write(pb.DraftRequest(generation=generation))
+        async with asyncio.timeout(HELLO_SECONDS):
+            hello = await call.read()
+        if not isinstance(hello, pb.DraftResponse) or hello.generation != generation or hello.round or hello.num_tokens:
+            raise BrokenStream("it does not answer a round without slots as it should")
+    except BaseException:
+        call.cancel()
+        raise
+    return Attachment(generation, info, call)
+
+
+def printable(text: str) -> str:
+    """A drafter's words, fit for a log."""
+    return "".join(character if character.isprintable() else "?" for character in text[:MAX_NAME_CHARACTERS])
+
+
+def _shared_memory(exchange: SharedExchange) -> pb.SharedMemory:
+    spec = exchange.spec
+    return pb.SharedMemory(
+        target_path=str(exchange.target_path),
+        drafts_path=str(exchange.drafts_path),
+        dtype=spec.dtype,
+        num_slots=spec.num_slots,
+        max_draft_tokens=spec.max_draft_tokens,
+        max_blocks=spec.max_blocks,
+        block_size=spec.block_size,
+        vocabulary_size=spec.vocabulary_size,
+        hidden_size=spec.hidden_size,
+        layers=[
+            pb.SharedLayer(
+                group=layer.group,
+                num_blocks=layer.num_blocks,
+                num_kv_heads=layer.num_kv_heads,
+                head_dim=layer.head_dim,
+            )
+            for layer in spec.layers
+        ],
+    )

@@ -1,0 +1,249 @@
+"""Drafts from another process: control over a gRPC stream, data in shared memory.
+
+The engine's thread asks and waits; the service's event loop dials, sends and receives. Nothing that a drafter does is
+trusted: it costs a round's drafts at worst, or the connection, which is then made anew.
+
+    begin    engine -> loop: one request, only when none is outstanding
+    answer   loop -> engine: the round's counts, by an event that `collect` waits for
+    late     the round stays outstanding; until its answer came nobody asks again, and at last the stream is given up
+    stale    an answer to anything but the outstanding round ends the stream: both sides begin anew with `Attach`
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import grpc
+
+from tandem.drafter.v1 import drafter_service_pb2 as pb
+from tandem.engine.draft_source import DrafterInfo, Drafts, Fallback
+from tandem.exchange.shared_exchange import SharedExchange
+from tandem.rpc.addresses import socket_path
+from tandem.rpc.channel import open_channel
+from tandem.telemetry import metrics as names
+from tandem.telemetry.metrics import Metrics
+from tandem.verifier.attachment import Attachment, BrokenStream, Call, attach, printable
+from tandem.verifier.fallback_log import FallbackLog
+from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 1 << 20
+STUCK_SECONDS = 5.0  # an answer that late will not come
+RETRY_SECONDS = 0.2
+MAX_RETRY_SECONDS = 5.0
+STABLE_SECONDS = 10.0  # an attachment that lasted so long was a good one
+
+
+@dataclass
+class _Round:
+    """A request and, once `answered` is set, its answer."""
+
+    number: int
+    generation: int
+    slots: Sequence[int]
+    num_tokens: int
+    asked_at: float
+    answered: threading.Event = field(default_factory=threading.Event)
+    counts: Sequence[int] = ()
+    fallback: Fallback | None = None
+
+    def answer(self, counts: Sequence[int] = (), fallback: Fallback | None = None) -> None:
+        """Wakes whoever waits."""
+        self.counts, self.fallback = counts, fallback
+        self.answered.set()
+
+
+class DrafterLink:
+    """A `DraftSource` that is another process. Until `follow` has found one, nobody drafts."""
+
+    def __init__(
+        self, address: str, exchange: SharedExchange, target_revision: str, timeout_seconds: float, metrics: Metrics
+    ) -> None:
+        """Knows no drafter yet.
+
+        Args:
+            address: `unix:/path` of the drafter.
+            exchange: what the drafter shall read; the caller closes it.
+            target_revision: short hash of the target's checkpoint, for the drafter to tell.
+            timeout_seconds: longest wait for a round's drafts.
+            metrics: counts attachments, and rounds that nobody could be asked for because an answer was late.
+        """
+        path = socket_path(address)
+        assert path, "a drafter shares memory and thus the machine"
+        self._address, self._path = address, path
+        self._exchange = exchange
+        self._target_revision = target_revision
+        self._timeout_seconds = timeout_seconds
+        self._metrics = metrics
+        self._log = FallbackLog()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()  # of the next two, which both threads change
+        self._attachment: Attachment | None = None
+        self._outstanding: _Round | None = None
+        self._asked: _Round | None = None  # what `collect` shall answer
+        self._number = 0
+        self._is_closed = False
+
+    @property
+    def info(self) -> DrafterInfo | None:
+        """The drafter attached now."""
+        attachment = self._attachment
+        return attachment.info if attachment else None
+
+    def begin(self, slots: Sequence[int], num_tokens: int) -> bool:
+        """Sends a request, unless nobody is there or an answer is outstanding."""
+        with self._lock:
+            attachment, late = self._attachment, self._outstanding
+            if attachment is None or self._is_closed:
+                return False
+            num_tokens = min(num_tokens, attachment.info.num_speculative_tokens)
+            if late is None and num_tokens > 0:
+                self._number += 1
+                asked = _Round(self._number, attachment.generation, slots, num_tokens, time.monotonic())
+                self._asked = self._outstanding = asked
+        if late:
+            self._metrics.count(names.SPEC_FALLBACKS, reason=Fallback.LATE.value)
+            self._log.add(Fallback.LATE)
+            if time.monotonic() - late.asked_at > STUCK_SECONDS:
+                self._on_loop(attachment.call.cancel)
+            return False
+        if num_tokens <= 0:
+            return False
+        self._on_loop(self._send, attachment.call, asked)
+        return True
+
+    def collect(self) -> Drafts:
+        """Waits for the answer, then reads the drafts."""
+        asked, self._asked = self._asked, None
+        assert asked, "begin comes first"
+        if not asked.answered.wait(self._timeout_seconds):
+            return self._fall_back(Fallback.LATE)
+        if asked.fallback:
+            return self._fall_back(asked.fallback)
+        drafts = self._exchange.read_drafts(asked.generation, asked.number, asked.slots, asked.counts)
+        if drafts is None:
+            return self._fall_back(Fallback.INVALID)
+        return Drafts(drafts)
+
+    def close(self) -> None:
+        """Lets the drafter go for good."""
+        with self._lock:
+            self._is_closed = True
+            attachment = self._attachment
+        if attachment:
+            self._on_loop(attachment.call.cancel)
+
+    async def follow(self) -> None:
+        """Dials, attaches and receives, again and again, for as long as the verifier lives."""
+        self._loop = asyncio.get_running_loop()
+        delay, told = RETRY_SECONDS, ""
+        while not self._is_closed:
+            attached_at = None
+            try:
+                check_peer(self._path)
+                async with open_channel(self._address, MAX_MESSAGE_BYTES) as channel:
+                    attachment = await attach(channel, self._exchange, self._target_revision)
+                    attached_at = time.monotonic()
+                    await self._receive(attachment)
+            except Exception as error:
+                reason, is_absent = _describe(error), isinstance(error, NobodyListens)
+            if attached_at:
+                logger.warning("drafter lost: %s", reason)
+            elif reason != told:
+                logger.warning("no drafter at %s: %s", self._address, reason)
+            told = reason
+            is_stable = attached_at is not None and time.monotonic() - attached_at >= STABLE_SECONDS
+            # Whoever breaks every attachment is dialled ever more rarely.
+            delay = RETRY_SECONDS if is_absent or is_stable else min(2 * delay, MAX_RETRY_SECONDS)
+            await asyncio.sleep(delay)
+        await asyncio.Event().wait()  # as before: until it is cancelled
+
+    async def _receive(self, attachment: Attachment) -> None:
+        """Takes answers until the stream breaks; it ends by raising, always."""
+        with self._lock:
+            self._attachment = attachment
+        info = attachment.info
+        self._metrics.count(names.DRAFTER_ATTACHMENTS)
+        self._metrics.set(names.DRAFTER_ATTACHED, 1)
+        logger.info("drafter %s attached: %d tokens a round", info.name, info.num_speculative_tokens)
+        try:
+            while True:
+                response = await _read(attachment.call)
+                self._take(attachment, response)
+        finally:
+            attachment.call.cancel()
+            self._metrics.set(names.DRAFTER_ATTACHED, 0)
+            with self._lock:
+                self._attachment = None
+                lost, self._outstanding = self._outstanding, None
+            if lost:
+                lost.answer(fallback=Fallback.LOST)
+
+    def _take(self, attachment: Attachment, response: pb.DraftResponse) -> None:
+        with self._lock:
+            asked, self._outstanding = self._outstanding, None
+        if asked is None:
+            raise BrokenStream("it answered without being asked")
+        if (response.generation, response.round) != (attachment.generation, asked.number):
+            asked.answer(fallback=Fallback.STALE)
+            raise BrokenStream("it answered another round than the one asked for")
+        counts = list(response.num_tokens)
+        if len(counts) != len(asked.slots) or any(count > asked.num_tokens for count in counts):
+            asked.answer(fallback=Fallback.INVALID)
+        else:
+            asked.answer(counts)
+
+    def _send(self, call: Call, asked: _Round) -> None:
+        request = pb.DraftRequest(
+            generation=asked.generation, round=asked.number, slots=asked.slots, num_tokens=asked.num_tokens
+        )
+        self._sending = asyncio.ensure_future(_write(call, request))  # held, or it could vanish on its way
+
+    def _fall_back(self, fallback: Fallback) -> Drafts:
+        self._log.add(fallback)
+        return Drafts((), fallback)
+
+    def _on_loop(self, function: Callable[..., object], *args: object) -> None:
+        assert self._loop
+        with suppress(RuntimeError):  # the loop has ended, and everything with it
+            self._loop.call_soon_threadsafe(function, *args)
+
+
+async def _read(call: Call) -> pb.DraftResponse:
+    """The next answer.
+
+    Raises:
+        BrokenStream: none will come.
+    """
+    try:
+        response = await call.read()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task and task.cancelling():
+            raise
+        raise BrokenStream("it did not answer for too long, or is not wanted any more") from None  # `call.cancel`
+    if not isinstance(response, pb.DraftResponse):
+        raise BrokenStream("it ended the stream")
+    return response
+
+
+async def _write(call: Call, request: pb.DraftRequest) -> None:
+    with suppress(grpc.aio.AioRpcError, asyncio.CancelledError, asyncio.InvalidStateError):  # the reader notices it too
+        await call.write(request)
+
+
+def _describe(error: Exception) -> str:
+    match error:
+        case grpc.aio.AioRpcError():
+            return f"{error.code().name}: {printable(error.details() or '')}"
+        case TimeoutError():
+            return "it does not answer"
+        case BrokenStream() | PeerRefused() | OSError():
+            return str(error)
+        case _:
+            return f"{type(error).__name__}: {printable(str(error))}"
