@@ -4,8 +4,7 @@ import os
 import sys
 from typing import TextIO
 
-GREEN, YELLOW, BLUE, MAGENTA, CYAN = "32", "33", "34", "35", "36"
-DIM, BOLD, RED = "2", "1", "31"
+DIM, RED, GREEN, YELLOW, MAGENTA, CYAN = "2", "31", "32", "33", "35", "36"
 
 _SERVICE_COLOURS = {"gateway": CYAN, "verifier": MAGENTA, "drafter": GREEN}
 
@@ -36,5 +35,6 @@ def notice(text: str) -> None:
 
 
 def service_line(service: str, line: str) -> None:
-    """One line that a service wrote, on stderr, with the service's name before it."""
-    notice(f"{paint(f'{service:<8} |', _SERVICE_COLOURS.get(service, BLUE), sys.stderr)} {line}")
+    """One line that a service wrote, on stderr, with the service's name before it and no longer in it."""
+    line = line.replace(f" {service:<8} ", " ", 1)
+    notice(f"{paint(f'{service:<8} |', _SERVICE_COLOURS[service], sys.stderr)} {line}")

@@ -18,8 +18,10 @@ INTERRUPTED = 130  # as shells say of a process that SIGINT ended
 # Subcommand to its one line of help. The module of the same name under tandem.cli is imported when it is asked for.
 COMMANDS = {
     "up": "serve: gateway, verifier and drafter on this machine",
+    "demo": "serve the demo pair, stream a completion, compare with and without drafter",
     "generate": "continue a prompt, streaming",
     "chat": "talk with the model",
+    "doctor": "check this machine and a running gateway",
     "gateway": "run one gateway",
     "verifier": "run one verifier",
     "drafter": "run one drafter",

@@ -44,7 +44,7 @@ def load_config(
     config: type[T],
     arguments: argparse.Namespace,
     decided: Mapping[str, str] | None = None,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> T:
     """Builds `config` from the environment and the parsed arguments.
 
@@ -52,14 +52,14 @@ def load_config(
         config: the class to build.
         arguments: options that `add_options` made.
         decided: fields whose value is not the user's to choose here, as text.
-        environment: the process's own unless given.
+        environment: where settings are looked for besides.
 
     Raises:
         ConfigError: as `tandem.core.config.load`.
     """
     given = vars(arguments)
     overrides = {declared.name: given[declared.name] for declared in fields(config) if declared.name in given}  # type: ignore[arg-type]
-    return load(config, os.environ if environment is None else environment, {**overrides, **(decided or {})})
+    return load(config, environment, {**overrides, **(decided or {})})
 
 
 def to_arguments(config: object) -> list[str]:

@@ -1,7 +1,9 @@
 """The three services of one machine as `tandem up` starts them: who listens where, and which settings go to whom."""
 
 import argparse
+import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,29 +49,34 @@ def add_plan_options(parser: Parser) -> None:
     add_options(parser, GatewayConfig, VerifierConfig, LogConfig, without=_DECIDED)
 
 
-def memory_directory(arguments: argparse.Namespace, up: UpConfig) -> str:
+def memory_directory(arguments: argparse.Namespace, up: UpConfig, environment: Mapping[str, str] = os.environ) -> str:
     """The memory-backed folder in which the run directory belongs."""
     decided = {"target": up.target, "drafter": NO_DRAFTER, "draft_model": ""}
-    return load_config(VerifierConfig, arguments, decided).exchange_directory
+    return load_config(VerifierConfig, arguments, decided, environment).exchange_directory
 
 
-def make_plan(arguments: argparse.Namespace, up: UpConfig, run_directory: Path) -> Plan:
+def make_plan(
+    arguments: argparse.Namespace, up: UpConfig, run_directory: Path, environment: Mapping[str, str] = os.environ
+) -> Plan:
     """Decides on addresses and gives every service its settings, complete: nothing of the environment reaches it.
 
     Args:
         arguments: options that `add_plan_options` made.
         up: the same arguments' `UpConfig`.
         run_directory: private and memory-backed, for sockets and for what verifier and drafter share.
+        environment: where settings are looked for besides.
 
     Raises:
         ConfigError: settings that cannot work together, or an address that is taken.
     """
     verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}"
     drafter_address = f"{UNIX_PREFIX}{run_directory / 'drafter.sock'}"
-    gateway_config = load_config(GatewayConfig, arguments, {"tokenizer": up.target, "verifier": verifier_address})
-    address = free_address(gateway_config.listen)
+    address = free_address(load_config(GatewayConfig, arguments, {"tokenizer": up.target}, environment).listen)
     gateway_config = load_config(
-        GatewayConfig, arguments, {"tokenizer": up.target, "verifier": verifier_address, "listen": address}
+        GatewayConfig,
+        arguments,
+        {"tokenizer": up.target, "verifier": verifier_address, "listen": address},
+        environment,
     )
     is_split = up.drafter == SPLIT
     verifier_config = load_config(
@@ -82,8 +89,9 @@ def make_plan(arguments: argparse.Namespace, up: UpConfig, run_directory: Path) 
             "draft_model": "" if is_split else up.draft_model_in_force,
             "exchange_directory": str(run_directory),
         },
+        environment,
     )
-    log_arguments = to_arguments(load_config(LogConfig, arguments))
+    log_arguments = to_arguments(load_config(LogConfig, arguments, {}, environment))
 
     def service(name: str, config: GatewayConfig | VerifierConfig | DrafterConfig, address: str) -> ServicePlan:
         settings = (name, *to_arguments(config), *log_arguments)
@@ -103,7 +111,7 @@ def make_plan(arguments: argparse.Namespace, up: UpConfig, run_directory: Path) 
                 "listen": drafter_address,
                 "num_speculative_tokens": str(verifier_config.num_speculative_tokens),
             },
-            environment={},
+            {},  # one name would mean the verifier's threads too
         )
         services.insert(0, service("drafter", drafter_config, drafter_address))
     return Plan(tuple(services), _local(address), verifier_address, up.drafter != NO_DRAFTER)

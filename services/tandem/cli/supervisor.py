@@ -94,7 +94,10 @@ class Supervisor:
 
     async def wait(self) -> None:
         """Returns never; raises when a service cannot be kept."""
-        await asyncio.gather(*self._keeping.values())
+        # Not gathered: being cancelled here would stop all services at once, not in order.
+        ended, _ = await asyncio.wait(self._keeping.values(), return_when=asyncio.FIRST_COMPLETED)
+        for keeping in ended:
+            keeping.result()
 
     def hurry(self) -> None:
         """Waits no longer for running requests when stopping."""
