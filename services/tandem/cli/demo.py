@@ -138,5 +138,5 @@ def _judge(comparisons: list[Comparison]) -> None:
         raise LossFound("tokens were drafted where none were wanted")
     factor = comparisons[0].plain.seconds / comparisons[0].drafted.seconds
     console.status(
-        f"\nBoth texts were equal, greedy and sampled. The drafter made the greedy one {factor:.2f} times as fast."
+        f"\nThe texts were equal, greedy and sampled. The drafter made the greedy one {factor:.2f} times as fast."
     )
