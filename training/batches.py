@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 
-def load(folder: Path) -> tuple[Tensor, Tensor]:
-    """Read the token archive: training tokens and held-out tokens, each one flat int16 tensor on the host."""
-    train = numpy.frombuffer(lzma.decompress((folder / "train.xz").read_bytes()), dtype=numpy.uint16)
-    held_out = numpy.load(folder / "held_out.npy")
-    # Ids stay below 4,096, so the signed type that torch indexes with holds them.
-    return torch.from_numpy(train.astype(numpy.int16)), torch.from_numpy(held_out.astype(numpy.int16))
+def load_training(folder: Path) -> Tensor:
+    """Read the training tokens: one flat int16 tensor on the host."""
+    return _tensor(numpy.frombuffer(lzma.decompress((folder / "train.xz").read_bytes()), dtype=numpy.uint16))
+
+
+def load_held_out(folder: Path) -> Tensor:
+    """Read the held-out tokens: one flat int16 tensor on the host."""
+    return _tensor(numpy.load(folder / "held_out.npy"))
 
 
 def store(folder: Path, train: numpy.ndarray, held_out: numpy.ndarray) -> None:
@@ -36,3 +38,8 @@ def rows(tokens: Tensor, count: int, length: int, seed: int) -> Iterator[Tensor]
             starts = starts.repeat(-(-count // max(1, len(starts))))
         for first in range(0, len(starts) - count + 1, count):
             yield tokens[starts[first : first + count, None] + span].long()
+
+
+def _tensor(ids: numpy.ndarray) -> Tensor:
+    """Ids stay below 4,096, so the signed type that torch indexes with holds them."""
+    return torch.from_numpy(ids.astype(numpy.int16))

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training import batches
-from training.network import Drafter, KeysValues, Mask, Target, build_masks
+from training.acceleration import Accelerator, Say
+from training.network import Drafter, KeysValues, Mask, Target
 from training.optimizer import Optimizer, schedule
-from training.target_training import Plan
+from training.target_training import Outcome, Plan
 
 STEPS = 5  # unrolled draft steps
+_SAVE_SECONDS = 20.0
 _FADE = 0.8  # weight of a step against the one before it
 _OFF_POLICY = 0.2  # weight once the text has left the target's argmax: such drafts matter under sampling only
 _HARD = 0.5  # share of the argmax in the loss; the rest is the target's whole distribution
@@ -28,45 +30,58 @@ def train(
     tokens: Tensor,
     written: Tensor | None,
     plan: Plan,
-    say: Callable[[str], None],
-) -> int:
-    """Train `drafter` against the frozen `target` until the plan's time is over; returns the positions seen.
+    machine: Accelerator,
+    save: Callable[[], None],
+    say: Say,
+) -> Outcome:
+    """Train `drafter` against the frozen `target` until the plan's end, saving it on the way.
 
     tokens: the corpus, flat. written: texts that the target wrote itself [N, plan.length], every second batch if any.
     """
-    device = tokens.device
-    on_gpu = device.type == "cuda"
-    dtype = torch.bfloat16 if on_gpu else torch.float32
-    masks = build_masks(plan.length, target.shape.window, device, blocks=on_gpu)
-    # A query stands one position after its newest key, so the window holds one key less.
-    draft_masks = build_masks(plan.length, target.shape.window - 1, device, blocks=on_gpu)
-    loss_of = torch.compile(draft_loss, dynamic=False) if on_gpu else draft_loss
-    optimizer = Optimizer(drafter, plan.matrix_rate, plan.adam_rate)
-    started, done, step = 0.0, 0.0, 0
-    losses = torch.zeros(STEPS, device=device)
-    for batch in _mixed(tokens, written, plan):
+    machine.compile_layers(target.model.layers)
+    machine.compile_layers(drafter.model.layers)
+    loss_of = machine.compiled(draft_loss)
+
+    def all_masks() -> tuple[dict[bool, Mask], dict[bool, Mask]]:
+        # A drafter's query stands one position after its newest key, so its window holds one key less.
+        return machine.masks(plan.length, target.shape.window), machine.masks(plan.length, target.shape.window - 1)
+
+    masks, draft_masks = all_masks()
+
+    def backward(batch: Tensor) -> Tensor:
         with torch.no_grad():
-            rows, kvs = target(batch, masks, dtype)
-            scores = target.logits(rows).to(dtype)  # [B, T, V]
+            rows, kvs = target(batch, masks, machine.dtype)
+            scores = target.logits(rows).to(machine.dtype)  # [B, T, V]
             shared = target.shared(kvs)
             weights = _weights(batch, scores.argmax(-1))  # [STEPS, B, T]
-        parts = _unroll(target, drafter, batch, rows, shared, draft_masks, scores, weights, loss_of)
-        sum(parts, torch.zeros((), device=device)).backward()  # type: ignore[no-untyped-call]
-        optimizer.step(schedule(done, (step + 1) / plan.warm_steps))
-        losses += torch.stack([part.detach() for part in parts])
+        parts = torch.stack(_unroll(target, drafter, batch, rows, shared, draft_masks, scores, weights, loss_of))
+        parts.sum().backward()  # type: ignore[no-untyped-call]
+        return parts.detach()
+
+    first = next(_mixed(tokens, written, plan))
+    if not machine.settles(lambda: backward(first), say):
+        plan = plan.without_compiling()
+        masks, draft_masks = all_masks()
+    drafter.zero_grad(set_to_none=True)
+    optimizer = Optimizer(drafter, plan.matrix_rate, plan.adam_rate)
+    say(f"drafter: training starts, {plan.sequences} x {plan.length} positions a step")
+    started, losses, step = time.monotonic(), torch.zeros(STEPS, device=machine.device), 0
+    saved = started
+    for batch in _mixed(tokens, written, plan):
+        losses += backward(batch)
+        optimizer.step(schedule(plan.done(started), (step + 1) / plan.warm_steps))
         step += 1
-        if step == 1:
-            losses.sum().item()
-            started = time.monotonic()
-        done = (time.monotonic() - started) / plan.seconds
         if step % 10 == 0:
             values = " ".join(f"{value / 10:.3f}" for value in losses.tolist())
             losses.zero_()
             if step % 100 == 0:
-                say(f"drafter step {step} losses {values} time {done:.2f}")
-        if done >= 1.0:
+                say(f"drafter step {step} losses {values} time {plan.done(started):.2f}")
+        if time.monotonic() - saved > _SAVE_SECONDS:
+            save()
+            saved = time.monotonic()
+        if plan.done(started) >= 1.0:
             break
-    return step * plan.sequences * plan.length
+    return Outcome(step, step * plan.sequences * plan.length, time.monotonic() - started)
 
 
 def draft_loss(drafter: Drafter, normed: Tensor, scores: Tensor, weights: Tensor) -> Tensor:

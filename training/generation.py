@@ -1,5 +1,7 @@
 """Texts that the target writes itself, many at once: for the drafter's training and for measuring acceptance."""
 
+import math
+import time
 from collections.abc import Callable
 
 import torch
@@ -11,13 +13,28 @@ Chooser = Callable[[Tensor, int], Tensor]  # (scores [B, V], position of the tok
 
 
 @torch.no_grad()
-def write(target: Target, prompts: Tensor, lengths: Tensor, choose: Chooser, dtype: torch.dtype) -> Tensor:
-    """Continue prompts [B, T], of which the first `lengths` [B] tokens a row are given, up to T tokens each."""
+def write(
+    target: Target,
+    prompts: Tensor,
+    lengths: Tensor,
+    choose: Chooser,
+    dtype: torch.dtype,
+    ends: float = math.inf,
+) -> Tensor:
+    """Continue prompts [B, T], of which the first `lengths` [B] tokens a row are given, up to T tokens each.
+
+    Raises:
+        TimeoutError: it was not done at `ends`, on time.monotonic()'s clock.
+    """
     tokens = prompts.clone()
     count, total = tokens.shape
     caches = _caches(target, count, total, tokens.device, dtype)
     rotations = rotate_tables(target.shape, torch.arange(total, device=tokens.device), dtype)
     for position in range(total - 1):
+        if position % 16 == 0 and ends < math.inf:
+            float(tokens[0, position])  # so that the clock is read when the device has come so far
+            if time.monotonic() > ends:
+                raise TimeoutError
         x = target.embed(tokens[:, position : position + 1], dtype)
         for index, layer in enumerate(target.model.layers):
             full = target.shape.is_full(index)
@@ -64,8 +81,12 @@ class Gumbel:
         return ids.gather(-1, noisy.argmax(-1, keepdim=True)).squeeze(-1)
 
 
-def self_written(target: Target, tokens: Tensor, count: int, length: int, seed: int) -> Tensor:
-    """`count` texts [count, length] (int16) after prompts of the corpus `tokens`: half greedy, half sampled."""
+def self_written(target: Target, tokens: Tensor, count: int, length: int, seed: int, ends: float) -> Tensor:
+    """`count` texts [count, length] (int16) after prompts of the corpus `tokens`: half greedy, half sampled.
+
+    Raises:
+        TimeoutError: it was not done at `ends`, on time.monotonic()'s clock.
+    """
     dtype = torch.bfloat16 if tokens.device.type == "cuda" else torch.float32
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(len(tokens) - length, (count,), generator=generator).to(tokens.device)
@@ -77,7 +98,7 @@ def self_written(target: Target, tokens: Tensor, count: int, length: int, seed: 
     def choose(scores: Tensor, position: int) -> Tensor:
         return torch.where(half, scores.argmax(-1), sample(scores, position))
 
-    return write(target, prompts, lengths, choose, dtype).short()
+    return write(target, prompts, lengths, choose, dtype, ends).short()
 
 
 def _caches(target: Target, count: int, total: int, device: torch.device, dtype: torch.dtype) -> list[KeysValues]:

@@ -66,7 +66,8 @@ class Attention(nn.Module):
         if isinstance(mask, BlockMask):
             out = flex_attention(q, *kv, block_mask=mask, scale=1.0, enable_gqa=True)
         else:
-            out = F.scaled_dot_product_attention(q, *kv, attn_mask=mask, scale=1.0, enable_gqa=True)
+            k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in kv)  # [B, H, T, D]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
         assert isinstance(out, Tensor)
         return _project(out.transpose(1, 2).flatten(2), self.o_proj)
 

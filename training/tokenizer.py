@@ -13,6 +13,7 @@ SPECIAL_TOKENS = (
     "<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>",
     "<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", "<mask>",
 )  # fmt: skip
+FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 CONTEXT = 4096  # tokens, as the target's max_position_embeddings
 
 
