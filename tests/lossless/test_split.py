@@ -1,0 +1,96 @@
+"""Same token ids as the target alone: verifier and drafter as services, over their sockets and shared memory."""
+
+import asyncio
+import subprocess
+import sys
+from contextlib import asynccontextmanager, nullcontext
+
+import pytest
+
+from tandem.demo import DEMO_DRAFTER, DEMO_TARGET
+from tandem.internal.v1 import verifier_service_pb2 as pb
+from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
+from tandem.rpc.channel import open_channel
+from tandem.telemetry import metrics as names
+from tandem.verifier.config import VerifierConfig
+from tandem.verifier.service import open_verifier
+from tests.lossless.conftest import MAX_TOKENS, TEMPERATURES
+from tests.lossless.hostile_drafter import hostile_drafter
+
+ATTACH_SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def drafter_socket(tmp_path_factory):
+    """A real drafter in a process of its own."""
+    address = f"unix:{tmp_path_factory.mktemp('drafter')}/drafter.sock"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tandem.cli", "drafter", "--threads", "1", "--listen", address),
+            *("--target", str(DEMO_TARGET), "--draft-model", str(DEMO_DRAFTER)),
+        ]
+    )
+    yield address
+    process.terminate()
+    assert process.wait(timeout=30) == 0
+
+
+@asynccontextmanager
+async def attached_verifier(tmp_path, drafter):
+    """A verifier with that drafter, and a stub that calls it."""
+    config = VerifierConfig(
+        target=str(DEMO_TARGET),
+        listen=f"unix:{tmp_path}/verifier.sock",
+        drafter=drafter,
+        num_speculative_tokens=7,
+        threads=1,
+        kv_tokens=8192,
+        draft_timeout_ms=2000.0,
+    )
+    async with open_verifier(config) as verifier, open_channel(verifier.address) as channel:
+        work = [asyncio.create_task(coroutine) for coroutine in verifier.background]
+        async with asyncio.timeout(ATTACH_SECONDS):
+            while not verifier.metrics.value(names.DRAFTER_ATTACHED):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        yield verifier.metrics, pb_grpc.VerifierServiceStub(channel)
+        for task in work:
+            task.cancel()
+
+
+async def generate(stub, sequence):
+    sampling = sequence.sampling
+    request = pb.GenerateRequest(
+        prompt_token_ids=sequence.prompt_token_ids,
+        sampling={
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "seed": sampling.seed,
+        },
+        max_tokens=MAX_TOKENS,
+        ignore_eos=True,
+        num_speculative_tokens=sequence.num_speculative_tokens,
+    )
+    return [token_id async for response in stub.Generate(request) for token_id in response.round.token_ids]
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("k", [0, 1, 4, 7])
+@pytest.mark.parametrize("drafter", ["honest", "hostile"])
+async def test_alone_and_in_a_mixed_batch(reference, drafter_socket, tmp_path, drafter, k, temperature):
+    hostile_socket = f"unix:{tmp_path}/hostile.sock"
+    serving = nullcontext() if drafter == "honest" else hostile_drafter(hostile_socket)
+    address = drafter_socket if drafter == "honest" else hostile_socket
+    async with serving, attached_verifier(tmp_path, address) as (metrics, stub):
+        sequences = reference.sequences(k, temperature)
+        mixed = await asyncio.gather(*(generate(stub, sequence) for sequence in sequences))
+        alone = [await generate(stub, sequence) for sequence in sequences]
+    reference.check(temperature, mixed, f"{drafter} and split, K={k}, T={temperature}, mixed")
+    reference.check(temperature, alone, f"{drafter} and split, K={k}, T={temperature}, alone")
+    num_rounds = metrics.value(names.SPEC_ROUNDS)
+    if drafter == "honest":
+        # It did draft: at least one token in three rounds was accepted.
+        assert metrics.value(names.SPEC_ACCEPTED_TOKENS) > (num_rounds / 3 if k else -1)
+    elif k:
+        assert metrics.value(names.SPEC_DRAFT_TOKENS) > num_rounds / 3
+        assert metrics.value(names.SPEC_FALLBACKS, reason="invalid") > 0
