@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "serve the demo pair, stream a completion, compare with and without drafter",
     "generate": "continue a prompt, streaming",
     "chat": "talk with the model",
+    "bench": "measure the demo pair: speed with and without drafter, acceptance, the gateway's cost",
     "doctor": "check this machine and a running gateway",
     "gateway": "run one gateway",
     "verifier": "run one verifier",

@@ -1,5 +1,6 @@
 """Every configuration class that there is: what may be set in the environment."""
 
+from tandem.cli.bench.config import BenchConfig
 from tandem.cli.client_config import ClientConfig
 from tandem.cli.generation_config import GenerationConfig
 from tandem.cli.up_config import UpConfig
@@ -16,4 +17,5 @@ CONFIGS: tuple[type, ...] = (
     ClientConfig,
     GenerationConfig,
     LogConfig,
+    BenchConfig,
 )

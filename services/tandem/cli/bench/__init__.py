@@ -1,0 +1,19 @@
+"""`tandem bench`: what drafting is worth on this machine, and against transformers on the same pair."""
+
+import argparse
+
+from tandem.cli.bench.config import BenchConfig
+from tandem.cli.parser import Parser, add_options, load_config
+
+
+def configure(parser: Parser) -> None:
+    """Adds the command's options."""
+    add_options(parser, BenchConfig)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures and prints one table; returns 0 whatever the figures are: they are no test."""
+    config = load_config(BenchConfig, arguments)
+    from tandem.cli.bench.command import bench
+
+    return bench(config)

@@ -1,0 +1,98 @@
+"""One benchmark, from its settings to its table."""
+
+import argparse
+import asyncio
+import time
+from itertools import cycle, islice
+from pathlib import Path
+
+from tandem.cli import console
+from tandem.cli.bench.config import BenchConfig
+from tandem.cli.bench.field import open_field
+from tandem.cli.bench.machine import describe_machine
+from tandem.cli.bench.measuring import (
+    measure_acceptance,
+    measure_first_token,
+    measure_throughput,
+)
+from tandem.cli.bench.prompts import encode, read_texts, shorten, spread
+from tandem.cli.bench.replica import Journal
+from tandem.cli.bench.results import Results
+from tandem.cli.bench.table import render
+from tandem.cli.bench.throughput import count_equal_texts
+from tandem.cli.plan import memory_directory
+from tandem.cli.up_config import SPLIT
+from tandem.core.errors import ConfigError, TandemError
+
+WARM_UP_TOKENS = 16
+
+
+def bench(config: BenchConfig) -> int:
+    """Measures. The table goes to stdout, how far it has come to stderr.
+
+    Raises:
+        TandemError: something could not be measured.
+    """
+    _check_writable(config.json)
+    started_at = time.monotonic()
+
+    def progress(text: str) -> None:
+        console.notice(f"{time.monotonic() - started_at:4.0f} s  {text}")
+
+    journal = Journal(progress)
+    try:
+        results = asyncio.run(_bench(config, journal))
+    except TandemError:
+        for line in journal.lines:
+            console.notice(line)
+        raise
+    if config.json:
+        Path(config.json).write_text(results.to_json(), encoding="utf-8")
+    console.status(f"\n{render(results)}")
+    return 0
+
+
+async def _bench(config: BenchConfig, journal: Journal) -> Results:
+    started_at = time.monotonic()
+    machine = describe_machine(config.threads)  # before anything of ours burdens it
+    texts = read_texts(config.prompts)
+    prompts = await encode(spread(texts, config.batch), config.target)
+    drafted_for = await encode(texts[: config.acceptance_prompts], config.target)
+    short = await encode([shorten(text) for text in islice(cycle(texts), config.first_token_requests)], config.target)
+    memory = memory_directory(argparse.Namespace(), config.up(SPLIT), {})
+    async with open_field(config, memory, journal) as field:
+        for contender in field.contenders:
+            await contender.generate(prompts[0], WARM_UP_TOKENS)
+        journal.on_event("all are warm")
+        written = await measure_throughput(field.contenders, prompts, config, journal.on_event)
+        acceptance = []
+        for temperature in (0.0, config.temperature):
+            found = await measure_acceptance(field.verifier, drafted_for, temperature, config)
+            if found:
+                acceptance.append(found)
+                journal.on_event(f"acceptance length at T = {temperature:g}: {found.length:.2f}")
+        first_token = await measure_first_token(field.verifier, field.gateway, short, config) if short else None
+        journal.check()
+    return Results(
+        config=config,
+        machine=machine,
+        num_prompts=len(prompts),
+        throughput=written.measured,
+        equal_texts=count_equal_texts(written.token_ids),
+        acceptance=tuple(acceptance),
+        first_token=first_token,
+        seconds=time.monotonic() - started_at,
+    )
+
+
+def _check_writable(path: str) -> None:
+    """Opens the file for the figures before minutes are spent on them.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if path:
+        try:
+            Path(path).open("a", encoding="utf-8").close()
+        except OSError as error:
+            raise ConfigError(f"--json {path}: {error.strerror}") from None

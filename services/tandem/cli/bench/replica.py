@@ -1,0 +1,67 @@
+"""The processes under measurement, as `tandem up` starts them."""
+
+import argparse
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tandem.cli.bench.config import BenchConfig
+from tandem.cli.bench.failure import MeasurementFailed
+from tandem.cli.plan import Plan, make_plan
+from tandem.cli.supervisor import Supervisor
+from tandem.verifier.config import IN_PROCESS
+
+MAX_KEPT_LINES = 50
+
+
+class Journal:
+    """What the services said and what became of them."""
+
+    def __init__(self, progress: Callable[[str], None]) -> None:
+        """Passes on to `progress` which of them are ready."""
+        self.on_event = progress
+        self.lines: deque[str] = deque(maxlen=MAX_KEPT_LINES)
+        self._troubles: list[str] = []
+
+    def on_line(self, service: str, line: str) -> None:
+        """Keeps a line, for when something fails."""
+        self.lines.append(f"{service}: {line}")
+
+    def on_trouble(self, what: str) -> None:
+        """Keeps what makes figures worthless."""
+        self._troubles.append(what)
+
+    def check(self) -> None:
+        """Raises MeasurementFailed if a service was not there all the time."""
+        if self._troubles:
+            raise MeasurementFailed(self._troubles[0])
+
+
+@asynccontextmanager
+async def open_replica(config: BenchConfig, drafter: str, folder: Path, journal: Journal) -> AsyncIterator[Plan]:
+    """Services that are ready; with the drafter inside the verifier, without a gateway.
+
+    Args:
+        config: which pair, and how many threads.
+        drafter: where drafts are made, as for `tandem up`.
+        folder: where the services meet, for them alone.
+        journal: told what happens.
+
+    Raises:
+        ConfigError: a service refuses its settings or checkpoint.
+        StartFailed: a service ended for another reason.
+    """
+    # Nothing of the environment: the table would not show it.
+    settings = argparse.Namespace(
+        listen="127.0.0.1:0",
+        log_level="warning",
+        threads=str(config.threads),
+        num_speculative_tokens=str(config.num_speculative_tokens),
+    )
+    plan = make_plan(settings, config.up(drafter), folder, {})
+    if drafter == IN_PROCESS:
+        plan = replace(plan, services=tuple(service for service in plan.services if service.name == "verifier"))
+    async with Supervisor(plan, journal.on_line, journal.on_event, journal.on_trouble):
+        yield plan

@@ -1,0 +1,85 @@
+"""From the streams of one run to tokens a second."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tandem.cli.bench.stream import Sample, Stream
+
+
+class How(enum.Enum):
+    """Who generates."""
+
+    SPLIT = "with drafter"
+    IN_PROCESS = "drafter inside the verifier"
+    PLAIN = "without drafter"
+    ASSISTED = "transformers, assisted"
+    UNASSISTED = "transformers, plain"
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """The figures of one run, or the medians of several."""
+
+    tokens_per_second: float  # from the request to the last token
+    decode_tokens_per_second: float  # from the first token to the last
+    ms_per_round: float
+    tokens_per_round: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All runs of one measurement."""
+
+    how: How
+    batch: int
+    runs: tuple[Throughput, ...]
+    samples: tuple[tuple[Sample, ...], ...]  # of each run, one a prompt
+
+    @property
+    def medians(self) -> Throughput:
+        """Each figure's own median."""
+        return Throughput(
+            median(run.tokens_per_second for run in self.runs),
+            median(run.decode_tokens_per_second for run in self.runs),
+            median(run.ms_per_round for run in self.runs),
+            median(run.tokens_per_round for run in self.runs),
+        )
+
+
+def throughput(batches: Sequence[Sequence[Stream]]) -> Throughput:
+    """The figures of one run.
+
+    Args:
+        batches: ran one after the other; the streams of each ran together. Every stream has two arrivals at least.
+    """
+    streams = [stream for batch in batches for stream in batch]
+    seconds = sum(_last(batch) - min(stream.started_at for stream in batch) for batch in batches)
+    decode_seconds = sum(_last(batch) - min(stream.first_at for stream in batch) for batch in batches)
+    num_rounds = sum(len(stream.rounds) for stream in streams)
+    num_decoded = sum(stream.num_decoded for stream in streams)
+    return Throughput(
+        tokens_per_second=sum(len(stream.token_ids) for stream in streams) / seconds,
+        decode_tokens_per_second=num_decoded / decode_seconds,
+        ms_per_round=1000 * sum(stream.ended_at - stream.first_at for stream in streams) / num_rounds,
+        tokens_per_round=num_decoded / num_rounds,
+    )
+
+
+def count_equal_texts(token_ids: Mapping[How, Sequence[tuple[int, ...]]]) -> dict[How, int]:
+    """How many texts each wrote exactly as `How.SPLIT` did.
+
+    Args:
+        token_ids: one text a prompt, the same prompts of everybody.
+    """
+    drafted = token_ids[How.SPLIT]
+    return {
+        how: sum(text == expected for text, expected in zip(texts, drafted, strict=True))
+        for how, texts in token_ids.items()
+        if how is not How.SPLIT
+    }
+
+
+def _last(batch: Sequence[Stream]) -> float:
+    return max(stream.ended_at for stream in batch)
