@@ -26,15 +26,22 @@ def printable(text: str) -> str:
 
 def status(text: str) -> None:
     """One line on how things stand, on stdout."""
-    print(text, flush=True)
+    _write(text, sys.stdout)
 
 
 def notice(text: str) -> None:
     """One line that is beside the result, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    _write(text, sys.stderr)
 
 
 def service_line(service: str, line: str) -> None:
     """One line that a service wrote, on stderr, with the service's name before it and no longer in it."""
     line = line.replace(f" {service:<8} ", " ", 1)
     notice(f"{paint(f'{service:<8} |', _SERVICE_COLOURS[service], sys.stderr)} {line}")
+
+
+def _write(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        pass  # nobody reads any more, which is no reason to stop serving

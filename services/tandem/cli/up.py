@@ -58,11 +58,11 @@ async def _up(plan: Plan) -> None:
             supervisor.hurry()
         else:
             is_stopping = True
-            console.notice("stopping; once more to wait for no request")
             serving.cancel()
+            console.notice("stopping; once more to wait for no request")
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, stop)
     try:
         await serving
