@@ -48,7 +48,7 @@ async def attach(channel: grpc.aio.Channel, exchange: SharedExchange, target_rev
         pb.AttachRequest(
             layout_version=LAYOUT_VERSION,
             generation=generation,
-            shared_memory=_shared_memory(exchange),
+            shared_memory=shared_memory_of(exchange),
             num_speculative_tokens=exchange.spec.max_draft_tokens,
             target_revision=target_revision,
         ),
@@ -78,7 +78,8 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text[:MAX_NAME_CHARACTERS])
 
 
-def _shared_memory(exchange: SharedExchange) -> pb.SharedMemory:
+def shared_memory_of(exchange: SharedExchange) -> pb.SharedMemory:
+    """Paths and sizes, as a drafter is told them."""
     spec = exchange.spec
     return pb.SharedMemory(
         target_path=str(exchange.target_path),

@@ -57,5 +57,5 @@ class Decoding:
             torch.tensor([slot]),
             torch.tensor([self.last[name]]),
             torch.tensor([self.lengths[name]]),
-            self.hidden[name][None],
+            self.hidden[name][None].to(inputs.hidden.dtype),
         )
