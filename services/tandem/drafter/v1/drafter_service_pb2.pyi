@@ -3,6 +3,7 @@
 isort:skip_file
 Between verifier and drafter, over a Unix domain socket. Open to other drafters: a drafter implements this service,
 the verifier dials it, and dials again when it goes away. Tensors stay in shared memory.
+The socket must be closed to all but the verifier's user (mode 0600), who must be the one that listens.
 """
 
 from collections import abc as _abc

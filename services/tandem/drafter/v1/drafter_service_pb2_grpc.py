@@ -59,7 +59,8 @@ class DrafterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Draft(self, request_iterator, context):
-        """Draft answers each round's request with token ids, in order, for as long as the verifier lives.
+        """Draft answers each round's request, in order, for as long as the verifier lives. The first request has no slots: its
+        answer shows that the stream works.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -3,6 +3,7 @@
 isort:skip_file
 Between verifier and drafter, over a Unix domain socket. Open to other drafters: a drafter implements this service,
 the verifier dials it, and dials again when it goes away. Tensors stay in shared memory.
+The socket must be closed to all but the verifier's user (mode 0600), who must be the one that listens.
 """
 
 from collections import abc as _abc
@@ -38,7 +39,9 @@ class DrafterServiceStub:
     Attach: _grpc.UnaryUnaryMultiCallable[_drafter_service_pb2.AttachRequest, _drafter_service_pb2.AttachResponse]
     """Attach hands over the shared memory of one verifier. A later Attach ends the earlier one."""
     Draft: _grpc.StreamStreamMultiCallable[_drafter_service_pb2.DraftRequest, _drafter_service_pb2.DraftResponse]
-    """Draft answers each round's request with token ids, in order, for as long as the verifier lives."""
+    """Draft answers each round's request, in order, for as long as the verifier lives. The first request has no slots: its
+    answer shows that the stream works.
+    """
 
 @_typing.type_check_only
 class DrafterServiceAsyncStub(DrafterServiceStub):
@@ -48,7 +51,9 @@ class DrafterServiceAsyncStub(DrafterServiceStub):
     Attach: _aio.UnaryUnaryMultiCallable[_drafter_service_pb2.AttachRequest, _drafter_service_pb2.AttachResponse]  # type: ignore[assignment]
     """Attach hands over the shared memory of one verifier. A later Attach ends the earlier one."""
     Draft: _aio.StreamStreamMultiCallable[_drafter_service_pb2.DraftRequest, _drafter_service_pb2.DraftResponse]  # type: ignore[assignment]
-    """Draft answers each round's request with token ids, in order, for as long as the verifier lives."""
+    """Draft answers each round's request, in order, for as long as the verifier lives. The first request has no slots: its
+    answer shows that the stream works.
+    """
 
 class DrafterServiceServicer(metaclass=_abc_1.ABCMeta):
     """DrafterService proposes tokens. Whatever it answers, the text does not change: only its speed does."""
@@ -67,6 +72,8 @@ class DrafterServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_drafter_service_pb2.DraftRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_drafter_service_pb2.DraftResponse], _abc.AsyncIterator[_drafter_service_pb2.DraftResponse]]:
-        """Draft answers each round's request with token ids, in order, for as long as the verifier lives."""
+        """Draft answers each round's request, in order, for as long as the verifier lives. The first request has no slots: its
+        answer shows that the stream works.
+        """
 
 def add_DrafterServiceServicer_to_server(servicer: DrafterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
