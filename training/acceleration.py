@@ -1,15 +1,15 @@
 """Where the networks train: compiled kernels on a GPU, and plain ones on a CPU or where compiling fails."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ParamSpec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.network import Mask, build_masks
 
 Say = Callable[[str], None]  # prints one line of progress
-_Function = TypeVar("_Function", bound=Callable[..., torch.Tensor])
+_Inputs = ParamSpec("_Inputs")
 
 
 class Accelerator:
@@ -32,7 +32,7 @@ class Accelerator:
                 if layer._compiled_call_impl is None:
                     layer.compile(dynamic=False)
 
-    def compiled(self, function: _Function) -> _Function:
+    def compiled(self, function: Callable[_Inputs, Tensor]) -> Callable[_Inputs, Tensor]:
         """The function, compiled if anything is."""
         return torch.compile(function, dynamic=False) if self.is_compiled else function
 

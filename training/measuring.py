@@ -12,7 +12,7 @@ from training.acceleration import Say
 from training.network import Drafter, Target
 
 _DRAFTS = (4, 7)  # a round
-_SAMPLING = {"temperature": 0.8, "top_k": 64, "top_p": 0.95, "seed": 7}
+_SAMPLING = generation.Gumbel(temperature=0.8, top_k=64, top_p=0.95, seed=7)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def acceptance(pair: Pair, texts: list[str], emitted: int, say: Say) -> list[dic
     """Acceptance lengths after `texts`, greedy and sampled, for each number of drafts a round."""
     encoded = [pair.tokenizer.encode(text).ids for text in texts]
     figures: list[dict[str, Any]] = []
-    for sampling in (None, generation.Gumbel(**_SAMPLING)):
+    for sampling in (None, _SAMPLING):
         written = evaluation.continue_prompts(pair.target, encoded, emitted, sampling)
         for drafts in _DRAFTS:
             found = evaluation.measure(pair.target, pair.drafter, written, drafts, sampling)

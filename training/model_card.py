@@ -27,7 +27,8 @@ chat template is there so that conversations can be tried, not so that they make
 {shapes}
 
 The tokenizer is a byte-level BPE with {vocabulary:,} entries, Gemma's special tokens first; every UTF-8 text
-round-trips. The drafter has no keys or values of its own: it reads those of the target's last sliding and last full layer.
+round-trips. The drafter has no keys or values of its own: it reads those of the target's last sliding and last full
+layer.
 
 ## Figures
 

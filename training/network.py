@@ -62,8 +62,11 @@ class Attention(nn.Module):
         return _rotate(self.q_norm(q), rotation).transpose(1, 2)
 
     def attend(self, q: Tensor, kv: KeysValues, mask: Mask | None) -> Tensor:
-        """Attend from q [B, H, T, D]; without a mask everything is seen. Returns [B, T, C]."""
-        if isinstance(mask, BlockMask):
+        """Attend from q [B, H, T, D]; without a mask, T is 1 and everything is seen. Returns [B, T, C]."""
+        if mask is None:
+            grouped = q.squeeze(2).unflatten(1, (kv[0].shape[1], -1))  # [B, G, H / G, D]: copies no key
+            out = F.scaled_dot_product_attention(grouped, *kv, scale=1.0).flatten(1, 2).unsqueeze(2)
+        elif isinstance(mask, BlockMask):
             out = flex_attention(q, *kv, block_mask=mask, scale=1.0, enable_gqa=True)
         else:
             k, v = (part.repeat_interleave(q.shape[1] // part.shape[1], dim=1) for part in kv)  # [B, H, T, D]
