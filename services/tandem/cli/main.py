@@ -70,6 +70,9 @@ def run_command(name: str, run: Callable[[], int]) -> int:
         return _fail(name, str(error), BAD_USAGE)
     except TandemError as error:
         return _fail(name, str(error), FAILED)
+    except ModuleNotFoundError as error:
+        # A gateway is installed without torch.
+        return _fail(name, f"{error.name} is not installed; the extras 'gateway' and 'engine' bring all", BAD_USAGE)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:

@@ -71,6 +71,11 @@ def test_a_path_that_does_not_exist_is_exit_code_2(capsys, tmp_path):
         (ConfigError("no\nsuch model"), 2, "tandem x: error: no such model\n"),
         (InvalidRequest("spec.text", "is empty"), 1, "tandem x: error: spec.text: is empty\n"),
         (RuntimeError("odd"), 1, "tandem x: error: RuntimeError: odd\n"),
+        (
+            ModuleNotFoundError("No module named 'torch'", name="torch"),
+            2,
+            "tandem x: error: torch is not installed; the extras 'gateway' and 'engine' bring all\n",
+        ),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
