@@ -17,6 +17,7 @@ class Acceptance:
     accepted_shares: tuple[float, ...]  # [K] of the rounds that judged such a draft, those that accepted it
     num_rounds: int
     num_undrafted_rounds: int  # drafts had been of use, and none came
+    num_short_texts: int  # ended with their first token: no round, so they count nowhere above
 
     @property
     def mean_prompt_length(self) -> float:
@@ -60,6 +61,7 @@ def acceptance(streams: Sequence[Stream], temperature: float, k: int, max_tokens
         ),
         num_rounds=len(rounds),
         num_undrafted_rounds=sum(_num_undrafted(stream, max_tokens) for stream in drafted),
+        num_short_texts=len(streams) - len(drafted),
     )
 
 

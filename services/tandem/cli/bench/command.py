@@ -56,8 +56,8 @@ async def _bench(config: BenchConfig, journal: Journal) -> Results:
     started_at = time.monotonic()
     machine = describe_machine(config.threads)  # before anything of ours burdens it
     texts = read_texts(config.prompts)
-    prompts = await encode(spread(texts, config.batch), config.target)
-    drafted_for = await encode(texts[: config.acceptance_prompts], config.target)
+    every_prompt = await encode(texts, config.target)
+    prompts = spread(every_prompt, config.batch)
     short = await encode([shorten(text) for text in islice(cycle(texts), config.first_token_requests)], config.target)
     memory = memory_directory(argparse.Namespace(), config.up(SPLIT), {})
     async with open_field(config, memory, journal) as field:
@@ -67,7 +67,7 @@ async def _bench(config: BenchConfig, journal: Journal) -> Results:
         written = await measure_throughput(field.contenders, prompts, config, journal.on_event)
         acceptance = []
         for temperature in (0.0, config.temperature):
-            found = await measure_acceptance(field.verifier, drafted_for, temperature, config)
+            found = await measure_acceptance(field.verifier, every_prompt, temperature, config)
             if found:
                 acceptance.append(found)
                 journal.on_event(f"acceptance length at T = {temperature:g}: {found.length:.2f}")

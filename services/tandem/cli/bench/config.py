@@ -30,7 +30,7 @@ class BenchConfig:
     prompts: str = option(
         "", help='JSON file with a list of {"text": ...}; empty: prompts that the demo pair never saw'
     )
-    acceptance_prompts: int = option(40, help="prompts of the acceptance measurement, 0 for none")
+    acceptance_prompts: int = option(40, help="texts of each acceptance measurement, 0 for none")
     temperature: float = option(0.8, help="of the sampled acceptance measurement; the greedy one is always made")
     seed: int = option(0, help="of the first sampled text; each further one has the next")
     first_token_requests: int = option(100, help="requests to the gateway, and as many to the verifier; 0 for none")

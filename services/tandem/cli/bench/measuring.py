@@ -78,15 +78,23 @@ async def _run(contender: Contender, prompts: Sequence[Prompt], batch: int, max_
 async def measure_acceptance(
     verifier: VerifierClient, prompts: Sequence[Prompt], temperature: float, config: BenchConfig
 ) -> Acceptance | None:
-    """Texts up to their own ends; None where no text needed a round."""
+    """As many texts as wanted, up to their own ends; None where no text needed a round.
+
+    A text that ends with its first token says nothing: the next prompt takes its place.
+    """
     places = asyncio.Semaphore(config.batch)
 
-    async def generate(index: int, prompt: Prompt) -> Stream:
+    async def generate(index: int) -> Stream:
         ask = Ask(config.max_tokens, config.num_speculative_tokens, temperature, config.seed + index, ignore_eos=False)
         async with places:
-            return await verifier.generate(prompt.token_ids, ask)
+            return await verifier.generate(prompts[index].token_ids, ask)
 
-    streams = await asyncio.gather(*(generate(index, prompt) for index, prompt in enumerate(prompts)))
+    streams: list[Stream] = []
+    while missing := config.acceptance_prompts - sum(bool(stream.rounds) for stream in streams):
+        following = range(len(streams), min(len(streams) + missing, len(prompts)))
+        if not following:
+            break
+        streams.extend(await asyncio.gather(*map(generate, following)))
     return acceptance(streams, temperature, config.num_speculative_tokens, config.max_tokens)
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tandem.core.errors import ConfigError
 from tandem.demo import HELD_OUT_PROMPTS
@@ -12,6 +13,8 @@ from tandem.v1 import types_pb2
 
 MAX_CHARACTERS = 100_000
 SHORT_CHARACTERS = 60
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,15 +54,15 @@ async def encode(texts: Sequence[str], target: str) -> list[Prompt]:
     return [Prompt(text, tuple(await encoder.encode(types_pb2.GenerationSpec(text=text)))) for text in texts]
 
 
-def spread(texts: Sequence[str], count: int) -> list[str]:
-    """`count` texts from all over the list: neighbours are often from one source.
+def spread(prompts: Sequence[T], count: int) -> list[T]:
+    """`count` prompts from all over the list: neighbours are often from one source.
 
     Raises:
         ConfigError: there are fewer.
     """
-    if len(texts) < count:
-        raise ConfigError(f"--batch {count} needs as many prompts; there are {len(texts)}")
-    return [texts[index * len(texts) // count] for index in range(count)]
+    if len(prompts) < count:
+        raise ConfigError(f"--batch {count} needs as many prompts; there are {len(prompts)}")
+    return [prompts[index * len(prompts) // count] for index in range(count)]
 
 
 def shorten(text: str) -> str:

@@ -9,6 +9,7 @@ from tandem.cli.bench.results import Results
 
 GIBIBYTE = 1 << 30
 NAME_WIDTH = 48
+QUIET_LOAD = 0.5
 
 
 def render(results: Results) -> str:
@@ -20,13 +21,14 @@ def render(results: Results) -> str:
 def _head(results: Results) -> Iterator[str]:
     machine, config = results.machine, results.config
     memory = f", {machine.memory_bytes / GIBIBYTE:.1f} GiB" if machine.memory_bytes else ""
-    load = f"; load before: {machine.load:.2f}" if machine.load is not None else ""
-    yield f"{machine.processor}, {machine.num_cores} cores{memory}{load}"
+    yield f"{machine.processor}, {machine.num_cores} cores{memory}"
     yield ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     yield (
         f"float32 on the CPU, {machine.num_threads} torch threads, K = {config.num_speculative_tokens}, "
         f"medians of {config.runs} runs, {results.seconds:.0f} s in all"
     )
+    if machine.load is not None and machine.load > QUIET_LOAD:
+        yield f"Other work was running (load {machine.load:.1f} before the start): no figure here is the machine's own"
 
 
 def _throughput(results: Results) -> Iterator[str]:
@@ -64,6 +66,9 @@ def _acceptance(results: Results) -> Iterator[str]:
             f"{name:<20}{found.length:>12.2f}{found.mean_prompt_length:>8.2f}{found.median_prompt_length:>8.2f}"
             f"{found.min_prompt_length:>8.2f}   {' '.join(f'{share:.2f}' for share in found.accepted_shares)}"
         )
+    for found in results.acceptance:
+        if found.num_short_texts:
+            yield f"T = {found.temperature:g}: {found.num_short_texts} more texts ended with their first token"
     num_undrafted = sum(found.num_undrafted_rounds for found in results.acceptance)
     if num_undrafted:
         yield f"{num_undrafted} of {sum(found.num_rounds for found in results.acceptance)} rounds had no drafts in time"
