@@ -1,6 +1,5 @@
 """One benchmark, from its settings to its table."""
 
-import argparse
 import asyncio
 import time
 from itertools import cycle, islice
@@ -20,8 +19,6 @@ from tandem.cli.bench.replica import Journal
 from tandem.cli.bench.results import Results
 from tandem.cli.bench.table import render
 from tandem.cli.bench.throughput import count_equal_texts
-from tandem.cli.plan import memory_directory
-from tandem.cli.up_config import SPLIT
 from tandem.core.errors import ConfigError, TandemError
 
 WARM_UP_TOKENS = 16
@@ -59,8 +56,7 @@ async def _bench(config: BenchConfig, journal: Journal) -> Results:
     every_prompt = await encode(texts, config.target)
     prompts = spread(every_prompt, config.batch)
     short = await encode([shorten(text) for text in islice(cycle(texts), config.first_token_requests)], config.target)
-    memory = memory_directory(argparse.Namespace(), config.up(SPLIT), {})
-    async with open_field(config, memory, journal) as field:
+    async with open_field(config, journal) as field:
         for contender in field.contenders:
             await contender.generate(prompts[0], WARM_UP_TOKENS)
         journal.on_event("all are warm")

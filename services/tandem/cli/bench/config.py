@@ -6,7 +6,7 @@ from tandem.cli.up_config import SPLIT, UpConfig
 from tandem.core.config import option
 from tandem.core.errors import ConfigError
 from tandem.demo import DEMO_TARGET
-from tandem.verifier.config import IN_PROCESS
+from tandem.verifier.config import IN_PROCESS, VerifierConfig
 
 TRANSFORMERS = "transformers"
 NOTHING = "none"
@@ -36,6 +36,9 @@ class BenchConfig:
     first_token_requests: int = option(100, help="requests to the gateway, and as many to the verifier; 0 for none")
     compare: str = option(
         TRANSFORMERS, help="measures assisted generation on the same pair, or does not", choices=[TRANSFORMERS, NOTHING]
+    )
+    exchange_directory: str = option(
+        VerifierConfig.exchange_directory, help="memory-backed folder for what the drafter reads"
     )
     json: str = option("", help="file for every figure with its samples; empty: none")
 

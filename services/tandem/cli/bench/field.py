@@ -11,7 +11,7 @@ from tandem.cli.bench.prompts import Prompt
 from tandem.cli.bench.replica import Journal, open_replica
 from tandem.cli.bench.stream import Stream
 from tandem.cli.bench.throughput import How
-from tandem.cli.bench.transformers_client import TransformersClient, open_transformers
+from tandem.cli.bench.transformers_client import TransformersClient, open_transformers, require_transformers
 from tandem.cli.bench.verifier_client import Ask, VerifierClient
 from tandem.cli.client import Client, open_client
 from tandem.cli.client_config import ClientConfig
@@ -31,28 +31,29 @@ class Field:
 
 
 @asynccontextmanager
-async def open_field(config: BenchConfig, memory: str, journal: Journal) -> AsyncIterator[Field]:
+async def open_field(config: BenchConfig, journal: Journal) -> AsyncIterator[Field]:
     """Starts everything, and stops it.
 
     Args:
         config: who takes part.
-        memory: folder that is memory-backed, for sockets and shared memory.
         journal: told what happens to the services.
 
     Raises:
         TandemError: somebody cannot take part.
     """
     async with AsyncExitStack() as stack:
-        # First, for it is the likeliest to be missing.
-        transformers = None
         if config.compare == TRANSFORMERS:
-            transformers = await stack.enter_async_context(open_transformers(config))
-            journal.on_event("transformers is ready")
-        split = await stack.enter_async_context(open_replica(config, SPLIT, _folder(stack, memory), journal))
-        inside = await stack.enter_async_context(open_replica(config, IN_PROCESS, _folder(stack, memory), journal))
+            require_transformers()
+        split = await stack.enter_async_context(open_replica(config, SPLIT, _folder(stack, config), journal))
+        inside = await stack.enter_async_context(open_replica(config, IN_PROCESS, _folder(stack, config), journal))
         verifier = VerifierClient(await stack.enter_async_context(open_channel(split.verifier)))
         with_drafter_inside = VerifierClient(await stack.enter_async_context(open_channel(inside.verifier)))
         gateway = await stack.enter_async_context(open_client(ClientConfig(server=split.gateway)))
+        transformers = None
+        if config.compare == TRANSFORMERS:
+            # Last: of a pair that does not fit, our own services say what is wrong.
+            transformers = await stack.enter_async_context(open_transformers(config))
+            journal.on_event("transformers is ready")
         k, batches = config.num_speculative_tokens, tuple(sorted({1, config.batch}))
         contenders = [
             _ours(How.SPLIT, verifier, k, batches),
@@ -64,8 +65,8 @@ async def open_field(config: BenchConfig, memory: str, journal: Journal) -> Asyn
         yield Field(tuple(contenders), verifier, gateway)
 
 
-def _folder(stack: AsyncExitStack, parent: str) -> Path:
-    return stack.enter_context(private_directory(parent))
+def _folder(stack: AsyncExitStack, config: BenchConfig) -> Path:
+    return stack.enter_context(private_directory(config.exchange_directory))
 
 
 def _ours(how: How, verifier: VerifierClient, num_speculative_tokens: int, batches: tuple[int, ...]) -> Contender:

@@ -65,16 +65,19 @@ class TransformersClient:
         return answer
 
 
+def require_transformers() -> None:
+    """Raises ConfigError unless transformers is installed."""
+    if importlib.util.find_spec("transformers") is None:
+        raise ConfigError("transformers is not installed: install tandem[bench], or leave it out with --compare none")
+
+
 @asynccontextmanager
 async def open_transformers(config: BenchConfig) -> AsyncIterator[TransformersClient]:
     """Both models in transformers, loaded.
 
     Raises:
-        ConfigError: transformers is not installed.
-        MeasurementFailed: it cannot load the pair.
+        MeasurementFailed: transformers cannot load the pair.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise ConfigError("transformers is not installed: install tandem[bench], or leave it out with --compare none")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "tandem.cli.bench.transformers_worker"),
         stdin=asyncio.subprocess.PIPE,
