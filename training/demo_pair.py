@@ -3,21 +3,23 @@
 import json
 import shutil
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from training import (
     batches,
     corpus,
     drafter_training,
     export,
-    generation,
     measuring,
     model_card,
     prompts,
+    refining,
     target_training,
 )
 from training import tokenizer as tokens_of
@@ -25,6 +27,7 @@ from training.acceleration import Accelerator
 from training.network import Drafter, Target
 from training.settings import Settings, parse
 from training.shapes import DRAFTER, TARGET
+from training.target_training import Outcome
 
 _STARTED = time.monotonic()
 _REPORT = "report.json"
@@ -62,39 +65,61 @@ def train(settings: Settings, machine: Accelerator) -> None:
     target, drafter = Target(TARGET).to(machine.device), Drafter(DRAFTER, TARGET.hidden).to(machine.device)
     say(f"{len(tokens):,} training tokens, on {machine.name}")
     report: dict[str, Any] = {
-        "device": machine.name,
-        "torch": torch.__version__,
         "corpus_tokens": len(tokens),
         "target_parameters": sum(p.numel() for p in target.parameters()),
         "drafter_parameters": sum(p.numel() for p in drafter.parameters()),
+        "stages": [],
     }
-    if settings.target is not None:
-        target.load_state_dict(export.load_target(settings.target, machine.device).state_dict())
-        report["target"] = _read_report(settings.target.parent)["target"]
-    else:
-        plan = settings.plan(_STARTED + settings.target_until, settings.target_sequences, length=1024)
-        report["target"] = asdict(target_training.train(target, tokens, plan, machine, say))
-    export.save_target(target, settings.output / "target")
-    # From here on the target is what its file holds: the drafter learns the rounded weights.
-    target.load_state_dict(export.load_target(settings.output / "target", machine.device).state_dict())
-    target.requires_grad_(False)
-    report["drafter"] = []  # one entry for each run that trained it
-    if settings.drafter is not None:
-        drafter.load_state_dict(export.load_drafter(settings.drafter, machine.device).state_dict())
-        report["drafter"] = _read_report(settings.drafter.parent)["drafter"]
-    _write_report(settings.output, report)
-    written = _written(target, tokens, settings)
-    report["written_texts"] = 0 if written is None else len(written)
-    plan = settings.plan(_STARTED + settings.drafter_until, settings.drafter_sequences, length=512)
+    if settings.start is not None:
+        target.load_state_dict(export.load_target(settings.start / "target", machine.device).state_dict())
+        drafter.load_state_dict(export.load_drafter(settings.start / "drafter", machine.device).state_dict())
+        report["stages"] = _read_report(settings.start)["stages"]
 
     def save() -> None:
         export.save_drafter(drafter, settings.output / "drafter")
 
-    outcome = drafter_training.train(target, drafter, tokens, written, plan, machine, save, say)
+    def note(name: str, outcome: Outcome) -> None:
+        report["stages"].append({"name": name, "device": machine.name, **asdict(outcome)})
+        _write_report(settings.output, report)
+
+    if settings.target_until > 0:
+        plan = settings.plan(_STARTED + settings.target_until, settings.target_sequences, length=1024)
+        outcome = target_training.train(target, tokens, plan, machine, say)
+        export.save_target(target, settings.output / "target")
+        note("target, on the corpus", outcome)
+        # From here on the target is what its file holds: the drafter learns the rounded weights.
+        target.load_state_dict(export.load_target(settings.output / "target", machine.device).state_dict())
+    else:
+        export.save_target(target, settings.output / "target")
+    target.requires_grad_(False)
+    if settings.drafter_until > 0:
+        plan = settings.plan(_STARTED + settings.drafter_until, settings.drafter_sequences, length=512)
+        note("drafter, on the corpus", drafter_training.train(target, drafter, tokens, plan, machine, save, say))
     save()
-    report["drafter"].append(asdict(outcome))
-    _write_report(settings.output, report)
+    if settings.refine_until > 0:
+        _refine(target, drafter, tokens, settings, machine, save, note)
     say("trained")
+
+
+def _refine(
+    target: Target,
+    drafter: Drafter,
+    tokens: Tensor,
+    settings: Settings,
+    machine: Accelerator,
+    save: drafter_training.Save,
+    note: Callable[[str, Outcome], None],
+) -> None:
+    """The drafter's last stage; writing the texts may take half of its time."""
+    plan = settings.plan(_STARTED + settings.refine_until, sequences=8, length=256).slower()
+    now = time.monotonic()
+    writing = replace(plan, ends=now + (plan.ends - now) / 2)
+    lessons = refining.write_lessons(target, tokens, settings.written, writing, machine, say)
+    if lessons:
+        outcome = refining.train(target, drafter, lessons, plan, save, say)
+        save()
+        count = sum(len(lesson.tokens) for lesson in lessons)
+        note(f"drafter, on {count:,} texts that the target wrote", outcome)
 
 
 def measure(settings: Settings) -> None:
@@ -119,21 +144,6 @@ def measure(settings: Settings) -> None:
 def say(line: str) -> None:
     """Print a line with the seconds since the start."""
     print(f"{time.monotonic() - _STARTED:7.1f} s  {line}", flush=True)
-
-
-def _written(target: Target, tokens: torch.Tensor, settings: Settings) -> torch.Tensor | None:
-    """Texts [N, 512] that the target wrote, or None where the settings ask for none or time does not allow them."""
-    if settings.written == 0:
-        return None
-    started = time.monotonic()
-    ends = started + (_STARTED + settings.drafter_until - started) / 6
-    try:
-        texts = generation.self_written(target, tokens, settings.written, 512, seed=0, ends=ends)
-    except (TimeoutError, torch.OutOfMemoryError) as error:
-        say(f"no texts of the target's own: {type(error).__name__}")
-        return None
-    say(f"{len(texts)} texts of the target's own")
-    return texts
 
 
 def _read_report(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ drafter's own projected row. All steps of a query keep its position and its view
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +17,25 @@ from training.network import Drafter, KeysValues, Mask, Target
 from training.optimizer import Optimizer, schedule
 from training.target_training import Outcome, Plan
 
+Save = Callable[[], None]
+
 STEPS = 5  # unrolled draft steps
 _SAVE_SECONDS = 20.0
-_FADE = 0.8  # weight of a step against the one before it
-_OFF_POLICY = 0.2  # weight once the text has left the target's argmax: such drafts matter under sampling only
-_HARD = 0.5  # share of the argmax in the loss; the rest is the target's whole distribution
+FADE = 0.8  # weight of a step against the one before it
+OFF_POLICY = 0.2  # weight once the text has left the target's argmax: such drafts matter under sampling only
+HARD = 0.5  # share of the argmax in the loss; the rest is the target's whole distribution
 
 
 def train(
     target: Target,
     drafter: Drafter,
     tokens: Tensor,
-    written: Tensor | None,
     plan: Plan,
     machine: Accelerator,
-    save: Callable[[], None],
+    save: Save,
     say: Say,
 ) -> Outcome:
-    """Train `drafter` against the frozen `target` until the plan's end, saving it on the way.
-
-    tokens: the corpus, flat. written: texts that the target wrote itself [N, plan.length], every second batch if any.
-    """
+    """Train `drafter` against the frozen `target` on flat `tokens` until the plan's end, saving it on the way."""
     machine.compile_layers(target.model.layers)
     machine.compile_layers(drafter.model.layers)
     loss_of = machine.compiled(draft_loss)
@@ -58,7 +56,7 @@ def train(
         parts.sum().backward()  # type: ignore[no-untyped-call]
         return parts.detach()
 
-    first = next(_mixed(tokens, written, plan))
+    first = next(batches.rows(tokens, plan.sequences, plan.length, plan.seed))
     if not machine.settles(lambda: backward(first), say):
         plan = plan.without_compiling()
         masks, draft_masks = all_masks()
@@ -67,7 +65,7 @@ def train(
     say(f"drafter: training starts, {plan.sequences} x {plan.length} positions a step")
     started, losses, step = time.monotonic(), torch.zeros(STEPS, device=machine.device), 0
     saved = started
-    for batch in _mixed(tokens, written, plan):
+    for batch in batches.rows(tokens, plan.sequences, plan.length, plan.seed):
         losses += backward(batch)
         optimizer.step(schedule(plan.done(started), (step + 1) / plan.warm_steps))
         step += 1
@@ -90,7 +88,7 @@ def draft_loss(drafter: Drafter, normed: Tensor, scores: Tensor, weights: Tensor
     logs = F.log_softmax(drafter.logits(normed), dim=-1)
     soft = -(wanted.softmax(-1) * logs).sum(-1)
     hard = -logs.gather(-1, wanted.argmax(-1, keepdim=True)).squeeze(-1)
-    return ((_HARD * hard + (1.0 - _HARD) * soft) * weights).sum()
+    return ((HARD * hard + (1.0 - HARD) * soft) * weights).sum()
 
 
 def _unroll(
@@ -123,18 +121,7 @@ def _weights(batch: Tensor, chosen: Tensor) -> Tensor:
     for step in range(STEPS):
         if step > 0:
             on_policy = on_policy * agrees.roll(-1 - step, dims=1)
-        weight = torch.where(on_policy > 0, 1.0, _OFF_POLICY)
+        weight = torch.where(on_policy > 0, 1.0, OFF_POLICY)
         weight[:, length - 1 - step :] = 0.0
-        weights.append(weight * (_FADE**step / batch.numel()))
+        weights.append(weight * (FADE**step / batch.numel()))
     return torch.stack(weights)
-
-
-def _mixed(tokens: Tensor, written: Tensor | None, plan: Plan) -> Iterator[Tensor]:
-    """Batches [B, T] of the corpus; with `written`, every second one comes from there."""
-    corpus = batches.rows(tokens, plan.sequences, plan.length, plan.seed)
-    generator = torch.Generator().manual_seed(plan.seed)
-    for batch in corpus:
-        yield batch
-        if written is not None:
-            chosen = torch.randint(len(written), (plan.sequences,), generator=generator)
-            yield written[chosen.to(written.device)].long()

@@ -81,8 +81,10 @@ class Gumbel:
         return ids.gather(-1, noisy.argmax(-1, keepdim=True)).squeeze(-1)
 
 
-def self_written(target: Target, tokens: Tensor, count: int, length: int, seed: int, ends: float) -> Tensor:
-    """`count` texts [count, length] (int16) after prompts of the corpus `tokens`: half greedy, half sampled.
+def self_written(
+    target: Target, tokens: Tensor, count: int, length: int, prompt: int, seed: int, ends: float
+) -> Tensor:
+    """`count` texts [count, length] (int16) after `prompt` tokens of the corpus `tokens`: 2 in 3 greedy, 1 sampled.
 
     Raises:
         TimeoutError: it was not done at `ends`, on time.monotonic()'s clock.
@@ -91,12 +93,12 @@ def self_written(target: Target, tokens: Tensor, count: int, length: int, seed: 
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(len(tokens) - length, (count,), generator=generator).to(tokens.device)
     prompts = tokens[starts[:, None] + torch.arange(length, device=tokens.device)].long()
-    lengths = torch.randint(length // 8, length * 3 // 4, (count,), generator=generator).to(tokens.device)
-    sample = Gumbel(0.9, 64, 0.95, seed)
-    half = torch.arange(count, device=tokens.device) < count // 2
+    lengths = torch.full((count,), prompt, device=tokens.device)
+    sample = Gumbel(0.8, 64, 0.95, seed)
+    is_greedy = torch.arange(count, device=tokens.device) % 3 < 2
 
     def choose(scores: Tensor, position: int) -> Tensor:
-        return torch.where(half, scores.argmax(-1), sample(scores, position))
+        return torch.where(is_greedy, scores.argmax(-1), sample(scores, position))
 
     return write(target, prompts, lengths, choose, dtype, ends).short()
 

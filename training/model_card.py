@@ -17,7 +17,7 @@ tested without a download. Both are in Hugging Face's format (bfloat16) and load
 It shows speculative decoding at work: the target is deep and narrow, so that a step of it costs much more than a draft.
 It is a toy. It continues Python code recognisably, knows a few hundred idioms, repeats itself under greedy decoding,
 makes up names, and its programs do not work. It knows no language but Python's comments, follows no instructions (the
-chat template is there so that conversations can be tried, not so that they make sense), and was trained on texts of
+chat template is there so that conversations can be tried, not so that they make sense), and it was trained on texts of
 1,024 tokens: what it writes further out is worse. Do not use it for anything but trying Tandem.
 
 ## Shapes
@@ -45,17 +45,18 @@ evaluation. Sampling is with top-k 64, top-p 0.95, target and drafter under the 
 
 ## How it was trained
 
-On one {device} with PyTorch {torch}, in bfloat16 with float32 master weights.
+Master weights are float32; a GPU computes in bfloat16, compiled. Seconds are of training alone, without compiling.
 
-| stage | steps | tokens read | seconds |
-|---|---|---|---|
+| stage | on | steps | tokens read | seconds |
+|---|---|---|---|---|
 {stages}
 
 The target learned to predict the next token of the corpus. The drafter then learned, with the target frozen, to say
 what the target will say: at every position of a text at once, five drafts unrolled, each fed the text's next token and
 the drafter's own hidden row, against the target's choice and its whole distribution; drafts count in full only while
-the text is what the target itself would have written. Matrices were stepped by orthogonalised momentum (Muon), the rest
-by Adam. {written}
+the text is what the target itself would have written. Last it learned the same on texts that the target wrote after
+passages of the corpus, two in three greedy, the others sampled: such texts are what a drafter meets when it serves.
+Matrices were stepped by orthogonalised momentum (Muon), the rest by Adam.
 
 To repeat it: `make demo-model`, on a GPU when there is one. Times differ between machines, so that the weights do too.
 
@@ -91,10 +92,7 @@ def render(report: dict[str, Any]) -> str:
         prompts=figures[0]["prompts"],
         emitted=figures[0]["emitted"],
         acceptance="\n".join(map(_acceptance_row, figures)),
-        device=report["device"],
-        torch=report["torch"],
         stages=_stages(report),
-        written=_written(report["written_texts"]),
         corpus_tokens=report["corpus_tokens"],
         sources=_sources(),
         held_out=", ".join(f"`{name}`" for name in sorted(HELD_OUT)),
@@ -135,18 +133,9 @@ def _acceptance_row(figure: dict[str, Any]) -> str:
 
 
 def _stages(report: dict[str, Any]) -> str:
-    drafter = report["drafter"]
-    names = ["drafter"] + [f"drafter, continued ({number})" for number in range(1, len(drafter))]
-    named = [("target", report["target"]), *zip(names, drafter, strict=True)]
     return "\n".join(
-        f"| {name} | {stage['steps']:,} | {stage['tokens']:,} | {stage['seconds']:.0f} |" for name, stage in named
+        "| {name} | {device} | {steps:,} | {tokens:,} | {seconds:.0f} |".format(**stage) for stage in report["stages"]
     )
-
-
-def _written(count: int) -> str:
-    if count == 0:
-        return "All of the drafter's texts were the corpus's; none were written by the target."
-    return f"Half of the drafter's texts were {count:,} continuations that the target itself had written."
 
 
 def _sources() -> str:

@@ -188,9 +188,19 @@ class Drafter(nn.Module):
 
         embedded, rows: [B, T, C of the target]. Returns final-norm rows [B, T, c] and projected rows [B, T, C].
         """
+        positions = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+        return self.step(embedded, rows, shared, masks, rotate_tables(self.shape, positions, rows.dtype))
+
+    def step(
+        self,
+        embedded: Tensor,
+        rows: Tensor,
+        shared: dict[bool, KeysValues],
+        masks: dict[bool, Mask],
+        rotations: dict[bool, Rotation],
+    ) -> tuple[Tensor, Tensor]:
+        """One draft step for queries at any positions, which `rotations` and `masks` say."""
         x = _project(torch.cat((embedded, rows), dim=-1), self.pre_projection)
-        positions = torch.arange(1, x.shape[1] + 1, device=x.device)
-        rotations = rotate_tables(self.shape, positions, x.dtype)
         for index, layer in enumerate(self.model.layers):
             full = self.shape.is_full(index)
             x, _ = layer(x, rotations[full], shared[full], masks[full])

@@ -37,7 +37,8 @@ def choose_prompts(documents: Corpus, a_file: int = 3, seed: int = 1) -> list[di
                 text += line
             around = "".join(lines[start:])[: len(text) + _LEFT]
             if len(text) >= _SHORTEST and text.strip() and not _repeats(around, known):
-                prompts.append({"source": document.path, "text": text})
+                # The newline goes with the next line's indentation into one token, so the prompt must not end with it.
+                prompts.append({"source": document.path, "text": text.rstrip()})
                 taken += 1
             if taken == a_file:
                 break

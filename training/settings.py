@@ -16,13 +16,13 @@ class Settings:
     output: Path
     work: Path  # downloads and the token archive; kept between runs
     stage: str  # all, train or measure
-    target: Path | None  # a finished target to train only a drafter for
-    drafter: Path | None  # a drafter to go on from
-    target_until: float  # seconds after the start
+    start: Path | None  # a pair to go on from
+    target_until: float  # seconds after the start; a stage with 0 is left out
     drafter_until: float
+    refine_until: float
     target_sequences: int  # a step, each 1,024 tokens
     drafter_sequences: int  # a step, each 512 tokens
-    written: int  # texts that the target writes for the drafter's training
+    written: int  # texts that the target writes for refining
     matrix_rate: float
     adam_rate: float
     evaluated: int  # prompts
@@ -41,13 +41,13 @@ def parse(description: str | None) -> Settings:
     add("--output", type=Path, required=True, help="folder of the pair")
     add("--work", type=Path, default=Path("build/demo-pair"), help="downloads and token archive")
     add("--stage", choices=("all", "train", "measure"), default="all", help="training and measuring may be two runs")
-    add("--target", type=Path, help="folder of a finished target: train only a drafter for it")
-    add("--drafter", type=Path, help="folder of a drafter to go on from")
-    add("--target-until", type=float, default=480.0, help="seconds after the start when the target is saved")
-    add("--drafter-until", type=float, default=840.0, help="seconds after the start when the drafter is saved")
+    add("--start", type=Path, help="folder of a pair to go on from")
+    add("--target-until", type=float, default=480.0, help="seconds after the start when the target ends; 0: untrained")
+    add("--drafter-until", type=float, default=900.0, help="the same for the drafter on the corpus")
+    add("--refine-until", type=float, default=1200.0, help="the same for the drafter on the target's own texts")
     add("--target-sequences", type=int, default=64 if is_gpu else 4, help="of 1,024 tokens, a step")
     add("--drafter-sequences", type=int, default=64 if is_gpu else 4, help="of 512 tokens, a step")
-    add("--written", type=int, default=4096 if is_gpu else 0, help="texts that the target writes for the drafter")
+    add("--written", type=int, default=8192 if is_gpu else 1024, help="texts that the target writes, at most")
     add("--matrix-rate", type=float, default=0.02, help="learning rate of the layers' matrices")
     add("--adam-rate", type=float, default=3e-3, help="learning rate of embeddings and norms")
     add("--evaluated", type=int, default=1000, help="held-out prompts to measure on, at most")

@@ -32,6 +32,10 @@ class Plan:
         now = time.monotonic()
         return 1.0 if now >= self.ends else (now - started) / (self.ends - started)
 
+    def slower(self) -> "Plan":
+        """The same with small steps, for a network that only needs a finish."""
+        return replace(self, matrix_rate=0.3 * self.matrix_rate, adam_rate=0.3 * self.adam_rate, warm_steps=20)
+
     def without_compiling(self) -> "Plan":
         """The same with smaller steps."""
         return replace(self, sequences=max(1, self.sequences // PLAIN_SHARE))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tandem.models.gemma4.config import FULL, SLIDING
-from training import batches, drafter_training, evaluation, generation, target_training
+from training import batches, drafter_training, evaluation, refining, target_training
 from training.acceleration import Accelerator
 from training.network import Drafter, Target, build_masks
 from training.optimizer import schedule
@@ -26,7 +26,7 @@ def silent(_line):
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
     """Time passes by being asked for, so that a stage's length does not depend on the machine."""
-    for module in (target_training, drafter_training):
+    for module in (target_training, drafter_training, refining):
         ticks = count()
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda ticks=ticks: next(ticks)))
 
@@ -62,11 +62,33 @@ def test_a_target_and_its_drafter_learn_to_count():
     assert target_training.held_out_loss(target, counting(257), length=64) < 1.5
 
     target.requires_grad_(False)
-    written = generation.self_written(target, tokens, 4, 32, seed=0, ends=float("inf"))
-    drafter_training.train(target, drafter, tokens, written, plan(700), machine(), lambda: None, silent)
+    drafter_training.train(target, drafter, tokens, plan(700), machine(), lambda: None, silent)
     texts = evaluation.continue_prompts(target, [list(range(12, 20)), list(range(20, 25))], 24, None)
     found = evaluation.measure(target, drafter, texts, 4, None)
     assert 1.3 < found.mean <= 5.0
+
+
+def test_refining_drafts_as_training_does(monkeypatch):
+    monkeypatch.setattr(refining, "PROMPT", 6)
+    monkeypatch.setattr(refining, "_TOP", 64)
+    torch.manual_seed(2)
+    target, drafter = Target(TARGET).requires_grad_(False), Drafter(DRAFTER, TARGET.hidden)
+    (lesson,) = refining.write_lessons(target, counting(100), 4, plan(float("inf")), machine(), silent)
+    assert lesson.tokens.shape == (4, 32) and lesson.rows.shape[1] == 32 - 6 + 1
+    tokens = lesson.tokens
+    cpu = torch.device("cpu")
+    rows, kvs = target(tokens, build_masks(32, TARGET.window, cpu, False), torch.float32)
+    masks = build_masks(32, TARGET.window - 1, cpu, False)
+    scores = target.logits(rows)
+    for step, loss in enumerate(refining.draft_losses(target, drafter, lesson)[:1]):
+        normed, rows = drafter(target.embed(tokens.roll(-1 - step, 1), torch.float32), rows, target.shared(kvs), masks)
+        part = drafter_training.draft_loss(drafter, normed, scores.roll(-1 - step, 1), torch.ones(4, 32))
+        outside = torch.ones(4, 32)
+        outside[:, 5 : 31 - step] = 0.0
+        part -= drafter_training.draft_loss(drafter, normed, scores.roll(-1 - step, 1), outside)
+        torch.testing.assert_close(loss, part / (4 * (26 - step)))
+    refining.train(target, drafter, [lesson], plan(300), lambda: None, silent)
+    assert refining.draft_losses(target, drafter, lesson)[0] < 0.8 * loss
 
 
 def test_writing_token_by_token_equals_reading_the_whole_text():
