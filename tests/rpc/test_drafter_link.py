@@ -73,6 +73,7 @@ async def attached(fake, address, link):
     async with drafting(fake, address) as server:
         await until(lambda: link.info)
         yield server
+    await until(lambda: link.info is None)
 
 
 async def play_round(link, slots=(0, 3), num_tokens=3):
@@ -226,9 +227,9 @@ async def test_an_answer_that_nobody_asked_for_ends_the_stream(address, link):
         await until(lambda: len(fake.attached) == 2)
 
 
-def miscounting(*counts):
+def miscounting(*counts, num_written=3):
     async def script(drafter, request):
-        drafter.write(request, {slot: drafts_of(slot, 4) for slot in request.slots})
+        drafter.write(request, {slot: drafts_of(slot, num_written) for slot in request.slots})
         yield answer(request, counts)
 
     return script
@@ -255,7 +256,7 @@ async def cutting_off(drafter, request):
     [
         pytest.param(miscounting(3), id="a count missing"),
         pytest.param(miscounting(3, 3, 3), id="a count too many"),
-        pytest.param(miscounting(3, 4), id="more than asked for"),
+        pytest.param(miscounting(4, 4, num_written=4), id="more than asked for"),
         pytest.param(miscounting(3, 2**32 - 1), id="far more"),
         pytest.param(miscounting(3, 2), id="other than written"),
         without_drafts,
@@ -271,6 +272,8 @@ async def test_an_answer_that_cannot_be_right_is_invalid_and_the_stream_goes_on(
         if script is not cutting_off:
             assert await play_round(link) == drafts()
         assert len(fake.attached) == 1
+    async with attached(fake, address, link):
+        assert await play_round(link) == drafts(), "a new attachment mends the file"
 
 
 async def test_any_token_id_is_passed_on_for_the_engine_to_judge(address, link):

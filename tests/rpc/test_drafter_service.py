@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tandem.core.errors import CheckpointError, ConfigError
 from tandem.core.sampling_params import SamplingParams
 from tandem.drafter.config import DrafterConfig
+from tandem.drafter.device import Device
 from tandem.drafter.service import open_drafter, run
 from tandem.drafter.v1 import drafter_service_pb2 as pb
 from tandem.drafter.v1 import drafter_service_pb2_grpc as pb_grpc
@@ -149,7 +150,7 @@ def expected(decoding, exchange, slots, num_tokens=K):
 
 async def refusal(call):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
+        await asyncio.wait_for(call, 5.0)
     return caught.value.code(), caught.value.details()
 
 
@@ -171,7 +172,7 @@ async def test_slots_that_make_no_sense_have_no_drafts(client, exchange):
     await client.attach(5)
     call = await client.open_stream(5)
     exchange.inputs.token_ids[4] = 64
-    response = await client.ask(call, generation=5, round=1, slots=[4, 1, 8, 2**32 - 1, 0], num_tokens=2**32 - 1)
+    response = await client.ask(call, generation=5, round=1, slots=[4, 1, 8, 2**32 - 1, 0], num_tokens=1000)
     assert list(response.num_tokens) == [0, K, 0, 0, 0] and response.round == 1
     assert exchange.read_drafts(5, 1, [1], [K])
 
@@ -259,6 +260,22 @@ async def test_only_the_attachment_there_is_can_be_drafted_for(client, generatio
         call = client.stub.Draft()
         await call.write(pb.DraftRequest(generation=generation, round=1, slots=[1], num_tokens=1))
         assert await refusal(call.read()) == (grpc.StatusCode.INVALID_ARGUMENT, "generation: is not attached")
+
+
+async def test_a_round_that_an_attachment_overtook_is_not_drafted(config, exchange):
+    """On their way to the device, rounds and attachments of two verifiers can pass each other."""
+    device = Device(config)
+    await device.load()
+    for generation in (5, 6):
+        exchange.renew(generation)
+        await device.attach(exchange.spec, generation, str(exchange.target_path), str(exchange.drafts_path))
+        assert await device.draft(generation, 1, [1], 2) == [2]
+    assert await device.draft(5, 2, [1], 2) is None
+    device.detach(5)
+    assert await device.draft(6, 2, [1], 2) == [2]
+    device.detach(6)
+    assert await device.draft(6, 3, [1], 2) is None
+    device.close()
 
 
 def read_only_mappings(exchange):

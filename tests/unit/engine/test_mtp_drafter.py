@@ -16,7 +16,7 @@ from tests.checkpoints import FULL, SLIDING, make_tiny_pair
 from tests.unit.engine.drafting import GREEDY, Decoding
 from tests.unit.models.paged import BLOCK_SIZE
 
-LENGTHS = {"a": 5, "b": 41, "c": 18, "d": 1}
+LENGTHS = {"a": 5, "b": 43, "c": 18, "d": 1}
 SAMPLED = SamplingParams(temperature=0.9, top_k=20, top_p=0.95, seed=11)
 WIDE = SamplingParams(temperature=1.3, min_p=0.01, seed=12)
 K = 6
@@ -72,7 +72,7 @@ def test_the_noise_is_that_of_the_places_drafted_for(decoding: Decoding, monkeyp
     decoding.write(inputs, 0, "a", SAMPLED)
     decoding.write(inputs, 1, "b", SAMPLED)
     MtpDrafter(decoding.network, inputs).propose([0, 1], 3)
-    assert positions == [[6, 42], [7, 43], [8, 44]]
+    assert positions == [[6, 44], [7, 45], [8, 46]]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,7 @@ def test_the_noise_is_that_of_the_places_drafted_for(decoding: Decoding, monkeyp
     [
         ([GREEDY, GREEDY], True, None),
         ([GREEDY, SAMPLED], False, 20),
+        ([SAMPLED, SamplingParams(temperature=2.0, top_k=5)], False, 20),
         ([SAMPLED, WIDE], False, None),
         ([SamplingParams(temperature=0.0, top_k=0), SAMPLED], False, 20),
     ],
@@ -170,7 +171,8 @@ def test_slots_that_are_not_there_get_no_drafts(decoding: Decoding) -> None:
 def test_keys_out_of_the_window_need_no_block(decoding: Decoding) -> None:
     inputs = decoding.inputs()
     decoding.write(inputs, 0, "b")
-    first_visible = (LENGTHS["b"] - 8 + 1) // BLOCK_SIZE
+    first_visible, offset = divmod(LENGTHS["b"] - 8 + 1, BLOCK_SIZE)
+    assert offset == 0, "the key before the first visible one is in another block"
     inputs.block_tables[SLIDING][0, :first_visible] = 10_000
     assert MtpDrafter(decoding.network, inputs).propose([0], K) == [draft_alone(decoding, "b", GREEDY)]
 

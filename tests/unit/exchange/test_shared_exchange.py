@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -119,6 +120,13 @@ def test_drafts_of_another_round_attachment_or_count_are_none(
     assert exchange.read_drafts(GENERATION, 4, [0, 1], [2, 1]) is None
     assert exchange.read_drafts(GENERATION, 4, [0, 2], [2, 2]) is None
     assert exchange.read_drafts(GENERATION, 4, [0], [6]) is None
+
+
+@pytest.mark.parametrize("count", [6, 2**20, 2**32 - 1])
+def test_a_record_that_claims_more_than_it_has_room_for(exchange: SharedExchange, count: int) -> None:
+    header = struct.pack("<QQII", GENERATION, 4, count, 0)
+    os.pwrite(os.open(exchange.drafts_path, os.O_RDWR), header, exchange.layout.record_offset(2))
+    assert exchange.read_drafts(GENERATION, 4, [2], [count]) is None
 
 
 @pytest.mark.parametrize("num_bytes", [0, 64, 100, 191])
