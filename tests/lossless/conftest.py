@@ -15,7 +15,7 @@ from tests.lossless.near_tie import is_near_tie
 
 NUM_PROMPTS = 40
 SHORTEST_PROMPT, LONGEST_PROMPT = 16, 176  # tokens: some below the sliding window of 128, some beyond it
-MAX_TOKENS = 24
+MAX_TOKENS = 16
 TEMPERATURES = (0.0, 0.8)
 TOP_K, TOP_P = 64, 0.95
 
