@@ -12,10 +12,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tandem.core.errors import ConfigError, QueueFull
 from tandem.internal.v1 import verifier_service_pb2 as pb
 from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
-from tandem.rpc.channel import open_channel
+from tandem.rpc.channel import KEEPALIVE_SECONDS, open_channel
 from tandem.rpc.errors import RETRY_PUSHBACK_KEY, from_rpc_error
 from tandem.rpc.request_id import current_request_id
-from tandem.rpc.server import RpcServer, ServerLimits
+from tandem.rpc.server import RpcServer, ServerLimits, _options
 from tests.rpc.fake_verifier import SERVICE
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -251,3 +251,9 @@ async def test_default_socket_is_in_a_directory_of_ones_own(monkeypatch):
     assert default_socket("verifier") == "unix:/run/user/7/tandem/verifier.sock"
     assert socket_path(default_socket("verifier")) == Path("/run/user/7/tandem/verifier.sock")
     assert socket_path("127.0.0.1:1") is None
+
+
+def test_our_own_channels_ping_no_more_often_than_our_servers_allow():
+    """A server ends a connection that pings more often, and with it every stream: seen after 160 idle seconds."""
+    allowed = dict(_options(ServerLimits()))["grpc.http2.min_ping_interval_without_data_ms"]
+    assert allowed < KEEPALIVE_SECONDS * 1000
