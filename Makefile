@@ -26,8 +26,8 @@ demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare wit
 	$(BIN)/tandem demo
 
 .PHONY: test
-test: $(VENV)/.dev  ## Run every test.
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## Run every test, up to four files at a time, each on one thread.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: lint
 lint: $(VENV)/.dev $(BUF)  ## Check style, types, imports and contracts.

@@ -1,0 +1,15 @@
+"""What a run of the tests says at its end."""
+
+NEAR_TIE = "near-tie"  # property of a test that compared texts: a difference within the number format's rounding
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints how many near-ties the lossless tests met, whatever the count: the rule that allows them asks for it."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    # Properties of a test are complete in the last of its three reports.
+    ended = [report for report in reports if getattr(report, "when", "") == "teardown" and "lossless" in report.nodeid]
+    if ended:
+        near_ties = [text for report in ended for name, text in report.user_properties if name == NEAR_TIE]
+        terminalreporter.write_line(f"lossless: {len(near_ties)} near-ties among the texts compared")
+        for text in near_ties:
+            terminalreporter.write_line(f"  {text}")
