@@ -15,10 +15,11 @@ tested without a download. Both are in Hugging Face's format (bfloat16) and load
 ## What it is for, and what it is not
 
 It shows speculative decoding at work: the target is deep and narrow, so that a step of it costs much more than a draft.
-It is a toy. It continues Python code recognisably, knows a few hundred idioms, repeats itself under greedy decoding,
-makes up names, and its programs do not work. It knows no language but Python's comments, follows no instructions (the
-chat template is there so that conversations can be tried, not so that they make sense), and it was trained on texts of
-1,024 tokens: what it writes further out is worse. Do not use it for anything but trying Tandem.
+It is a toy. It continues Python code recognisably, repeats itself under greedy decoding, makes up names, and its
+programs do not work. It follows no instructions (the chat template is there so that conversations can be tried, not so
+that they make sense), and it was trained on texts of 1,024 tokens: expect nothing of what it writes further out. A
+prompt should end inside a line or at a line's last character, not with the newline: the tokenizer joins a newline to
+the next line's indentation, and after a lone one the target expects the end of a file.
 
 ## Shapes
 
@@ -33,14 +34,15 @@ layer.
 ## Figures
 
 Held-out loss: **{loss:.3f} nats a token** over {held_out_tokens:,} tokens of {held_out_files} files that were
-kept out of the training by whole file.
+kept out of the training. Some of them share passages with files of the corpus; the prompts below were chosen where
+nothing is shared.
 
 Acceptance length (tokens a round: accepted drafts and the one that the target adds), after {prompts} prompts from the
 held-out files (`heldout_prompts.json`), {emitted} tokens each, float32 on a CPU, by the training code's own
 evaluation. Sampling is with top-k 64, top-p 0.95, target and drafter under the same noise.
 
-| temperature | drafts a round | mean over prompts | median | lowest | share of rounds that accept draft 1, 2, ... |
-|---|---|---|---|---|---|
+| temperature | drafts a round | all rounds | mean of prompts | median | lowest | share of rounds that accept draft 1, 2, ... |
+|---|---|---|---|---|---|---|
 {acceptance}
 
 ## How it was trained
@@ -54,8 +56,7 @@ Master weights are float32; a GPU computes in bfloat16, compiled. Seconds are of
 The target learned to predict the next token of the corpus. The drafter then learned, with the target frozen, to say
 what the target will say: at every position of a text at once, five drafts unrolled, each fed the text's next token and
 the drafter's own hidden row, against the target's choice and its whole distribution; drafts count in full only while
-the text is what the target itself would have written. Last it learned the same on texts that the target wrote after
-passages of the corpus, two in three greedy, the others sampled: such texts are what a drafter meets when it serves.
+the text is what the target itself would have written. {refined}
 Matrices were stepped by orthogonalised momentum (Muon), the rest by Adam.
 
 To repeat it: `make demo-model`, on a GPU when there is one. Times differ between machines, so that the weights do too.
@@ -79,6 +80,13 @@ Greedy continuations of the first of its held-out prompts, as they come.
 {samples}
 """
 
+_REFINED = """\
+Last it learned the same on texts that the target wrote after passages of the
+corpus, two in three greedy, the others sampled: such texts are what a drafter meets when it serves."""
+_UNREFINED = """\
+It was not trained on texts that the target wrote, though
+the training can do that too."""
+
 
 def render(report: dict[str, Any]) -> str:
     """The model card as Markdown."""
@@ -93,6 +101,7 @@ def render(report: dict[str, Any]) -> str:
         emitted=figures[0]["emitted"],
         acceptance="\n".join(map(_acceptance_row, figures)),
         stages=_stages(report),
+        refined=_REFINED if any("wrote" in stage["name"] for stage in report["stages"]) else _UNREFINED,
         corpus_tokens=report["corpus_tokens"],
         sources=_sources(),
         held_out=", ".join(f"`{name}`" for name in sorted(HELD_OUT)),
@@ -102,7 +111,8 @@ def render(report: dict[str, Any]) -> str:
 
 def _shapes(report: dict[str, Any]) -> str:
     def row(name: str, of: str) -> str:
-        return f"| {name} | {getattr(TARGET, of)} | {getattr(DRAFTER, of)} |"
+        values = (getattr(shape, of) for shape in (TARGET, DRAFTER))
+        return f"| {name} | {' | '.join('none' if value is None else str(value) for value in values)} |"
 
     def kinds(shape: Shape) -> str:
         full = sum(map(shape.is_full, range(shape.layers)))
@@ -128,7 +138,8 @@ def _shapes(report: dict[str, Any]) -> str:
 
 def _acceptance_row(figure: dict[str, Any]) -> str:
     places = " ".join(f"{share:.2f}" for share in figure["by_place"])
-    lengths = f"**{figure['mean']:.2f}** | {figure['median']:.2f} | {min(figure['lengths']):.2f}"
+    whole = 1.0 + sum(figure["by_place"])
+    lengths = f"{whole:.2f} | **{figure['mean']:.2f}** | {figure['median']:.2f} | {min(figure['lengths']):.2f}"
     return f"| {figure['temperature']} | {figure['drafts']} | {lengths} | {places} |"
 
 
