@@ -18,7 +18,7 @@ from tandem.gateway.service import run
 async def test_it_logs_its_settings_and_its_address_and_ends_on_a_signal(
     checkpoint, verifier, verifier_address, caplog
 ):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="tandem")
     config = GatewayConfig(tokenizer=str(checkpoint), listen="127.0.0.1:0", verifier=verifier_address)
     running = asyncio.create_task(run(config))
     for _ in range(200):
