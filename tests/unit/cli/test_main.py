@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -59,7 +60,19 @@ def test_an_unknown_variable_is_refused(monkeypatch, capsys):
     assert "TANDEM_LISTN" in capsys.readouterr().err
 
 
-def test_a_path_that_does_not_exist_is_exit_code_2(capsys, tmp_path):
+@pytest.fixture
+def kept_logging():
+    """A command that serves sets up the log of its process; here that is the tests'."""
+    root, tandem = logging.getLogger(), logging.getLogger("tandem")
+    handlers, levels = root.handlers[:], (root.level, tandem.level)
+    root.handlers[:] = []  # those of pytest are not ours to close
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    tandem.setLevel(levels[1])
+
+
+def test_a_path_that_does_not_exist_is_exit_code_2(kept_logging, capsys, tmp_path):
     assert main(["gateway", f"--tokenizer={tmp_path}/none", "--log-level=error"]) == 2
     shown = capsys.readouterr().err
     assert shown.startswith("tandem gateway: error: ") and shown.count("\n") == 1
