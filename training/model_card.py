@@ -41,7 +41,7 @@ Acceptance length (tokens a round: accepted drafts and the one that the target a
 held-out files (`heldout_prompts.json`), {emitted} tokens each, float32 on a CPU, by the training code's own
 evaluation. Sampling is with top-k 64, top-p 0.95, target and drafter under the same noise.
 
-| temperature | drafts a round | all rounds | mean of prompts | median | lowest | share of rounds that accept draft 1, 2, ... |
+| temperature | drafts | all rounds | mean of prompts | median | lowest | share of rounds accepting draft 1, 2, … |
 |---|---|---|---|---|---|---|
 {acceptance}
 
