@@ -1,5 +1,6 @@
 """What a verifier can be told."""
 
+import os
 from dataclasses import dataclass
 
 from tandem.core.config import option
@@ -28,7 +29,7 @@ class VerifierConfig:
     model_name: str = option("", help="name of the model; empty: the name of the target's folder")
     dtype: str = option("float32", help="number format of weights, activations and KV", choices=["float32", "bfloat16"])
     device: str = option("cpu", help="device of the target", choices=["cpu", "cuda"])
-    threads: int = option(0, help="threads of torch on the CPU; 0: one a core")
+    threads: int = option(0, help="threads of torch on the CPU; 0: one a core but one")
     num_speculative_tokens: int = option(4, help="most draft tokens a round (K)")
     draft_timeout_ms: float = option(200.0, help="longest wait for a round's drafts")
     max_context: int = option(0, help="most tokens of prompt and output together; 0: as the checkpoint says")
@@ -59,6 +60,12 @@ class VerifierConfig:
             (self.drafter == IN_PROCESS) == bool(self.draft_model),
             f"--draft-model goes with --drafter {IN_PROCESS}, and only with it",
         )
+
+
+def num_threads(threads: int) -> int:
+    """Threads of torch that a setting asks for. By default a core is left to the drafter, the gateway and this
+    process' event loop: where all cores compute, each product waits for whichever of them is disturbed."""
+    return threads or max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def _require(condition: bool, message: str) -> None:

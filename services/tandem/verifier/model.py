@@ -21,7 +21,7 @@ from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_drafter, load_target, revision
 from tandem.rpc.conversion import RequestDefaults
 from tandem.v1 import model_service_pb2
-from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig
+from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
 from tandem.verifier.generation_config import GenerationConfig, read_generation_config
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,7 @@ def load(config: VerifierConfig) -> LoadedModel:
     folder = Path(config.target)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: no CUDA device is visible here")
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(num_threads(config.threads))
     model = read_target_config(folder)
     generation = read_generation_config(folder)
     limits = _limits(config, model)

@@ -52,8 +52,8 @@ def test_ratios_stand_beside_their_goals():
     assert line_of(shown, "with drafter / transformers").endswith("1.25x >= 2x not reached")
     assert line_of(shown, "batch 8 / batch 1").endswith("3.00x >= 2.5x reached")
     assert line_of(shown, "gateway adds").endswith("4.00 ms <= 5 ms reached")
-    assert line_of(shown, "acceptance length, T = 0 ").endswith("3.10 >= 3 reached")
-    assert line_of(shown, "acceptance length, T = 0.8") == "acceptance length, T = 0.8 2.60"
+    assert line_of(shown, "acceptance length, T = 0,").endswith("3.50 >= 3 reached")
+    assert line_of(shown, "acceptance length, T = 0.8") == "acceptance length, T = 0.8, mean of prompts 2.50"
 
 
 def test_what_was_not_measured_is_said():

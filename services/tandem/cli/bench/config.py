@@ -22,7 +22,7 @@ class BenchConfig:
 
     target: str = option(str(DEMO_TARGET), help="folder of the target's checkpoint")
     draft_model: str = option("", help="folder of the drafter's checkpoint; empty: the demo pair's, for its target")
-    threads: int = option(0, help="threads of torch in the verifier and in transformers; 0: one a core")
+    threads: int = option(0, help="threads of torch in the verifier and in transformers; 0: one a core but one")
     num_speculative_tokens: int = option(4, help="draft tokens a round (K)")
     max_tokens: int = option(128, help="tokens of each text")
     batch: int = option(8, help="streams at a time of the larger batch; batch 1 runs the same prompts in turn")

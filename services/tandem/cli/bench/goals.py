@@ -61,9 +61,9 @@ def goals(results: Results) -> list[Goal]:
             GATEWAY_MS,
             is_upper_bound=True,
         ),
-        Goal("acceptance length, T = 0", _acceptance_length(results, 0.0), "", GREEDY_ACCEPTANCE),
+        Goal("acceptance length, T = 0, mean of prompts", _acceptance_length(results, 0.0), "", GREEDY_ACCEPTANCE),
         Goal(
-            f"acceptance length, T = {results.config.temperature:g}",
+            f"acceptance length, T = {results.config.temperature:g}, mean of prompts",
             _acceptance_length(results, results.config.temperature),
             "",
         ),
@@ -76,4 +76,4 @@ def _ratio(results: Results, one: How, other: How, batch: int = 1, other_batch: 
 
 
 def _acceptance_length(results: Results, temperature: float) -> float | None:
-    return next((found.length for found in results.acceptance if found.temperature == temperature), None)
+    return next((found.mean_prompt_length for found in results.acceptance if found.temperature == temperature), None)

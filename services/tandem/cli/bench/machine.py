@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tandem import __version__
+from tandem.verifier.config import num_threads
 
 PACKAGES = ("torch", "grpcio", "transformers")
 
@@ -27,14 +28,14 @@ def describe_machine(threads: int) -> Machine:
     """This machine, now.
 
     Args:
-        threads: of torch, as set; 0 for its own choice.
+        threads: of torch, as set; 0 for the verifier's choice.
     """
     return Machine(
         processor=_processor(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        num_threads=threads or _default_threads(),
+        num_threads=num_threads(threads),
         versions={"tandem": __version__, "Python": platform.python_version(), **_package_versions()},
     )
 
@@ -55,12 +56,6 @@ def _field(path: str, name: str) -> str | None:
     except OSError:
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), None)
-
-
-def _default_threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _package_versions() -> dict[str, str]:

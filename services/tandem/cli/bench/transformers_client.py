@@ -14,6 +14,7 @@ from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.stream import Arrival, Stream
 from tandem.cli.up_config import SPLIT
 from tandem.core.errors import ConfigError
+from tandem.verifier.config import num_threads
 
 MAX_LINE_BYTES = 1 << 20
 
@@ -35,7 +36,7 @@ class TransformersClient:
             {
                 "target": config.target,
                 "draft_model": config.up(SPLIT).draft_model_in_force,
-                "threads": config.threads,
+                "threads": num_threads(config.threads),
                 "num_speculative_tokens": config.num_speculative_tokens,
             }
         )

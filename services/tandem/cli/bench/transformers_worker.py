@@ -39,8 +39,7 @@ class Pair:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """Loads both."""
-        if settings["threads"]:
-            torch.set_num_threads(settings["threads"])
+        torch.set_num_threads(settings["threads"])
         self._target = transformers.AutoModelForCausalLM.from_pretrained(settings["target"], dtype=torch.float32)
         self._assistant = transformers.AutoModelForCausalLM.from_pretrained(
             settings["draft_model"], dtype=torch.float32
