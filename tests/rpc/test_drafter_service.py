@@ -307,14 +307,19 @@ async def test_health_and_reflection(client):
     call.cancel()
 
 
-async def test_health_is_answered_while_it_drafts(client, monkeypatch):
+def slow_down(monkeypatch, seconds):
+    """Makes every round take so long; the first request of a stream, which has no slots, is answered at once."""
     propose = MtpDrafter.propose
 
     def slowly(self, slots, num_tokens):
-        time.sleep(0.3 if slots else 0.0)
+        time.sleep(seconds if slots else 0.0)
         return propose(self, slots, num_tokens)
 
     monkeypatch.setattr(MtpDrafter, "propose", slowly)
+
+
+async def test_health_is_answered_while_it_drafts(client, monkeypatch):
+    slow_down(monkeypatch, 0.3)
     await client.attach(5)
     call = await client.open_stream(5)
     drafting = asyncio.create_task(client.ask(call, generation=5, round=1, slots=[1], num_tokens=1))
@@ -325,13 +330,7 @@ async def test_health_is_answered_while_it_drafts(client, monkeypatch):
 
 
 async def test_stopping_ends_streams_after_their_round(client, monkeypatch):
-    propose = MtpDrafter.propose
-
-    def slowly(self, slots, num_tokens):
-        time.sleep(0.1 if slots else 0.0)
-        return propose(self, slots, num_tokens)
-
-    monkeypatch.setattr(MtpDrafter, "propose", slowly)
+    slow_down(monkeypatch, 0.1)
     await client.attach(5)
     call = await client.open_stream(5)
     await call.write(pb.DraftRequest(generation=5, round=1, slots=[1], num_tokens=1))

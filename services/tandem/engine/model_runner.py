@@ -91,9 +91,9 @@ class ModelRunner:
         logits = self._target.compute_logits(hidden[self._tensor(rows)])  # [R, V]
         token_ids = sample(self._adjust(verified, logits), self._sampling_rows(verified))  # [R]
         # 3) Judge: how many drafts of each equal it.
-        num_accepted = self._judge(verified, token_ids)  # [S]
-        # 4) Advance what the drafter reads, to the newest token and the hidden row that produced it.
         first_chosen = _offsets([len(scheduled.draft_token_ids) + 1 for scheduled in verified])
+        num_accepted = self._judge(verified, token_ids, first_chosen)  # [S]
+        # 4) Advance what the drafter reads, to the newest token and the hidden row that produced it.
         last_rows = self._tensor([first_rows[index] for index in chosen_from]) + num_accepted
         next_positions = self._tensor([len(scheduled.sequence.committed) for scheduled in verified]) + num_accepted
         newest = token_ids[self._tensor(first_chosen) + num_accepted]
@@ -152,13 +152,14 @@ class ModelRunner:
         self,
         verified: Steps[ScheduledSequence],
         token_ids: torch.Tensor,  # [R] int64
+        first_chosen: list[int],
     ) -> torch.Tensor:  # [S] int64
         num_drafts = [len(scheduled.draft_token_ids) for scheduled in verified]
         most = max(num_drafts)
         # Rows and drafts of each sequence, padded to the longest; the judge looks at `num_drafts` of them.
         rows = [
             first + min(offset, count)
-            for first, count in zip(_offsets([count + 1 for count in num_drafts]), num_drafts, strict=True)
+            for first, count in zip(first_chosen, num_drafts, strict=True)
             for offset in range(most + 1)
         ]
         drafts = [

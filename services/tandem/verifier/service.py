@@ -16,6 +16,7 @@ from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine
 from tandem.engine.no_drafter import NoDrafter
 from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
+from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.telemetry.metrics import Metrics
@@ -29,7 +30,6 @@ from tandem.verifier.verifier_service import ServedModel, VerifierService
 logger = logging.getLogger(__name__)
 
 VERIFIER_SERVICE: str = verifier_service_pb2.DESCRIPTOR.services_by_name["VerifierService"].full_name
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_CONCURRENT_STREAMS = 4096  # a gateway holds all its requests on one connection
 WARM_UP_SEQUENCE_ID = 0
 WARM_UP_TOKENS = 16
