@@ -11,7 +11,7 @@ import torch
 from tandem.core.sampling_params import OutputParams, SamplingParams, StoppingParams
 from tandem.core.sequence import Sequence
 from tandem.engine.assembly import drafter_kv, make_engine, make_storage
-from tandem.engine.draft_source import DrafterInfo
+from tandem.engine.draft_source import DrafterInfo, Wanted
 from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.limits import EngineLimits
 from tandem.engine.mtp_drafter import MtpDrafter
@@ -36,6 +36,11 @@ def new_sequence(sequence_id, prompt, max_tokens=16, k=4, seed=0, temperature=0.
     output, deadline = kwargs.pop("output", OutputParams()), kwargs.pop("deadline", None)
     sampling = SamplingParams(temperature=temperature, seed=seed, **kwargs)
     return Sequence(sequence_id, tuple(prompt), sampling, stopping, output, k, deadline)
+
+
+def wanted(slots, num_tokens, token_ids=(2,)) -> list[Wanted]:
+    """So many drafts for each slot."""
+    return [Wanted(slot, list(token_ids), num_tokens) for slot in slots]
 
 
 class EngineUnderTest:

@@ -23,6 +23,7 @@ from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link, peer
 from tandem.verifier.drafter_link import DrafterLink
 from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
+from tests.engines import wanted
 from tests.rpc.fake_drafter import SPEC, FakeDrafter, answer, drafting, drafts_of, honest
 
 TIMEOUT_SECONDS = 0.1
@@ -78,7 +79,7 @@ async def attached(fake, address, link):
 
 async def play_round(link, slots=(0, 3), num_tokens=3):
     """What a round of the engine sees."""
-    assert link.begin(list(slots), num_tokens)
+    assert link.begin(wanted(list(slots), num_tokens))
     return await asyncio.to_thread(link.collect)
 
 
@@ -88,7 +89,7 @@ def drafts(slots=(0, 3), num_tokens=3):
 
 async def test_drafts_arrive_in_the_order_asked_for(address, link, exchange, metrics):
     fake = FakeDrafter()
-    assert link.info is None and not link.begin([0], 2)
+    assert link.info is None and not link.begin(wanted([0], 2))
     async with attached(fake, address, link):
         assert link.info == DrafterInfo("fake", 4, "r1")
         assert await play_round(link) == drafts()
@@ -109,7 +110,7 @@ async def test_no_more_is_asked_for_than_the_drafter_drafts(address, link):
     async with attached(fake, address, link):
         assert link.info.num_speculative_tokens == 2
         assert await play_round(link, num_tokens=4) == drafts(num_tokens=2)
-        assert not link.begin([0], 0)
+        assert not link.begin(wanted([0], 0))
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [(2**32 - 1, 4), (0, 0)])
@@ -118,7 +119,7 @@ async def test_what_a_drafter_says_of_itself_is_bounded(address, link, theirs, o
     async with attached(fake, address, link):
         assert link.info.num_speculative_tokens == ours
         assert link.info.name.startswith("evil??[2Jxx") and len(link.info.name) == len(link.info.revision) == 100
-        assert link.begin([0], 4) == (ours > 0)
+        assert link.begin(wanted([0], 4)) == (ours > 0)
 
 
 async def test_fewer_drafts_than_asked_for_are_no_fault(address, link):
@@ -138,13 +139,13 @@ async def test_a_killed_drafter_costs_its_round_and_is_found_again(address, link
     first = FakeDrafter(never)
     async with attached(first, address, link) as server:
         link._timeout_seconds = 5.0
-        assert link.begin([0], 2)
+        assert link.begin(wanted([0], 2))
         collected = asyncio.create_task(asyncio.to_thread(link.collect))
         await until(lambda: first.rounds)
         await server.stop(0)
         assert await asyncio.wait_for(collected, 1.0) == Drafts((), Fallback.LOST)
     await until(lambda: link.info is None)
-    assert not link.begin([0], 2)
+    assert not link.begin(wanted([0], 2))
     second = FakeDrafter(name="second")
     async with attached(second, address, link):
         assert link.info.name == "second"
@@ -165,7 +166,7 @@ async def test_a_late_answer_costs_rounds_until_it_comes(address, link, metrics)
         started = time.monotonic()
         assert await play_round(link) == Drafts((), Fallback.LATE)
         assert TIMEOUT_SECONDS <= time.monotonic() - started < TIMEOUT_SECONDS + 1.0
-        assert [link.begin([0], 2) for _ in range(3)] == [False] * 3
+        assert [link.begin(wanted([0], 2)) for _ in range(3)] == [False] * 3
         assert metrics.value(names.SPEC_FALLBACKS, reason="late") == 3
         assert len(fake.rounds) == 1, "nothing is asked for while an answer is outstanding"
         fake.go_on.set()
@@ -185,7 +186,7 @@ async def test_a_stuck_drafter_is_attached_anew(address, link, monkeypatch):
     fake = FakeDrafter(stuck_once)
     async with attached(fake, address, link):
         assert (await play_round(link)).fallback is Fallback.LATE
-        await until(lambda: link.begin([0, 3], 3))
+        await until(lambda: link.begin(wanted([0, 3], 3)))
         assert await asyncio.to_thread(link.collect) == drafts()
         assert len(fake.attached) == 2
 
@@ -303,7 +304,7 @@ async def test_a_drafter_that_refuses_is_asked_again(address, link, caplog):
     fake.attach_error = Unavailable("not now")
     async with drafting(fake, address):
         await until(lambda: len(fake.attached) >= 3)
-        assert link.info is None and not link.begin([0], 1)
+        assert link.info is None and not link.begin(wanted([0], 1))
         assert sum("not now" in record.message for record in caplog.records) == 1, "told once, not each time"
         fake.attach_error = None
         await until(lambda: link.info)
@@ -353,7 +354,7 @@ async def test_after_close_nobody_drafts(address, link):
     async with attached(fake, address, link):
         assert await play_round(link) == drafts()
         link.close()
-        assert not link.begin([0], 1)
+        assert not link.begin(wanted([0], 1))
         await until(lambda: link.info is None)
         await asyncio.sleep(0.05)
         assert len(fake.attached) == 1 and link.info is None

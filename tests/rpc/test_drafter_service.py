@@ -32,6 +32,7 @@ from tandem.verifier import drafter_link
 from tandem.verifier.attachment import shared_memory_of
 from tandem.verifier.drafter_link import DrafterLink
 from tests.checkpoints import make_tiny_pair
+from tests.engines import wanted
 from tests.unit.engine.drafting import GREEDY, Decoding, exchange_spec
 
 K = 4
@@ -140,7 +141,7 @@ async def until(condition, seconds=20.0):
 
 
 async def play_round(link, slots, num_tokens=K):
-    assert link.begin(slots, num_tokens)
+    assert link.begin(wanted(slots, num_tokens))
     return await asyncio.to_thread(link.collect)
 
 
@@ -383,7 +384,7 @@ async def test_a_killed_process_is_followed_by_another_drafter(config, decoding,
             assert await play_round(link, [1, 4]) == drafts
             first.kill()
             await until(lambda: link.info is None)
-            assert not link.begin([1], 1)
+            assert not link.begin(wanted([1], 1))
             second = asyncio.create_task(run(config))
             await until(lambda: link.info)
             assert await play_round(link, [1, 4]) == drafts

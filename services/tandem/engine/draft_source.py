@@ -25,12 +25,21 @@ class DrafterInfo:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A sequence that drafts are wanted for."""
+
+    slot: int
+    token_ids: Sequence[int]  # committed so far, prompt first; the last one has no KV yet. Not to be kept or changed
+    num_tokens: int  # drafts wanted at most
+
+
+@dataclass(frozen=True)
 class Drafts:
     """The answer to one request for drafts."""
 
     token_ids: Sequence[
         Sequence[int]
-    ]  # of each slot asked for, in that order; checked by the engine, not by the source
+    ]  # for each of the wanted, in that order; checked by the engine, not by the source
     fallback: Fallback | None = None
 
 
@@ -42,8 +51,11 @@ class DraftSource(Protocol):
         """The drafter attached now; None while there is none. Any thread may ask."""
         ...
 
-    def begin(self, slots: Sequence[int], num_tokens: int) -> bool:
-        """Asks for `num_tokens` drafts for each slot and returns at once; False: nobody can draft now."""
+    def begin(self, wanted: Sequence[Wanted]) -> bool:
+        """Asks for drafts and returns at once; False: nobody can draft now.
+
+        Sequences are drafted for together: each may be given as many drafts as the one that wants most.
+        """
         ...
 
     def collect(self) -> Drafts:

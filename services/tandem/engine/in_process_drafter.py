@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tandem.engine.draft_source import DrafterInfo, Drafts
+from tandem.engine.draft_source import DrafterInfo, Drafts, Wanted
 from tandem.engine.mtp_drafter import MtpDrafter
 
 
@@ -13,24 +13,25 @@ class InProcessDrafter:
         """Drafts at most `info.num_speculative_tokens` a round."""
         self._drafter = drafter
         self._info = info
-        self._asked: tuple[Sequence[int], int] | None = None
+        self._wanted: Sequence[Wanted] | None = None
 
     @property
     def info(self) -> DrafterInfo:
         """The drafter, which never goes away."""
         return self._info
 
-    def begin(self, slots: Sequence[int], num_tokens: int) -> bool:
+    def begin(self, wanted: Sequence[Wanted]) -> bool:
         """Notes what is wanted."""
-        self._asked = slots, min(num_tokens, self._info.num_speculative_tokens)
+        self._wanted = wanted
         return True
 
     def collect(self) -> Drafts:
         """Computes it."""
-        assert self._asked is not None, "begin comes first"
-        slots, num_tokens = self._asked
-        self._asked = None
-        return Drafts(self._drafter.propose(slots, num_tokens))
+        assert self._wanted, "begin comes first"
+        slots = [one.slot for one in self._wanted]
+        most = max(one.num_tokens for one in self._wanted)
+        self._wanted = None
+        return Drafts(self._drafter.propose(slots, min(most, self._info.num_speculative_tokens)))
 
     def close(self) -> None:
         """Nothing to let go of."""

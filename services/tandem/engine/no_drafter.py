@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tandem.engine.draft_source import DrafterInfo, Drafts
+from tandem.engine.draft_source import DrafterInfo, Drafts, Wanted
 
 
 class NoDrafter:
@@ -10,7 +10,7 @@ class NoDrafter:
 
     info: DrafterInfo | None = None
 
-    def begin(self, slots: Sequence[int], num_tokens: int) -> bool:
+    def begin(self, wanted: Sequence[Wanted]) -> bool:
         """Nobody can draft."""
         return False
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tandem.core.sequence import FinishReason, Sequence
-from tandem.engine.draft_source import DraftSource, Fallback
+from tandem.engine.draft_source import DraftSource, Fallback, Wanted
 from tandem.engine.output import SequenceEnd, SequenceOutput
 from tandem.engine.scheduler import Scheduler
 from tandem.engine.step import Chosen, ScheduledSequence, TokenLogprob
@@ -132,9 +132,14 @@ class RoundLoop:
         wanted = [s for s in self.scheduler.decoding if self.scheduler.num_useful_drafts(s)]
         if not wanted:
             return
-        num_tokens = max(self.scheduler.num_useful_drafts(sequence) for sequence in wanted)
-        if self.drafts.begin([self.scheduler.slot(sequence) for sequence in wanted], num_tokens):
-            self._asked = _Asked(num_tokens, wanted, [len(sequence.committed) for sequence in wanted])
+        counts = [self.scheduler.num_useful_drafts(sequence) for sequence in wanted]
+        if self.drafts.begin(
+            [
+                Wanted(self.scheduler.slot(sequence), sequence.committed, count)
+                for sequence, count in zip(wanted, counts, strict=True)
+            ]
+        ):
+            self._asked = _Asked(max(counts), wanted, [len(sequence.committed) for sequence in wanted])
 
     def _collect(self) -> Mapping[int, Tokens[int]]:
         """Draft tokens by sequence id: what was asked for, came, and is fit to be verified."""

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from tandem.drafter.v1 import drafter_service_pb2 as pb
-from tandem.engine.draft_source import DrafterInfo, Drafts, Fallback
+from tandem.engine.draft_source import DrafterInfo, Drafts, Fallback, Wanted
 from tandem.exchange.shared_exchange import SharedExchange
 from tandem.rpc.addresses import socket_path
 from tandem.rpc.channel import open_channel
@@ -95,8 +95,9 @@ class DrafterLink:
         attachment = self._attachment
         return attachment.info if attachment else None
 
-    def begin(self, slots: Sequence[int], num_tokens: int) -> bool:
+    def begin(self, wanted: Sequence[Wanted]) -> bool:
         """Sends a request, unless nobody is there or an answer is outstanding."""
+        slots, num_tokens = [one.slot for one in wanted], max(one.num_tokens for one in wanted)
         with self._lock:
             attachment, late = self._attachment, self._outstanding
             if attachment is None or self._is_closed:

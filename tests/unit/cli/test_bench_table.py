@@ -7,7 +7,8 @@ import pytest
 
 from tandem.cli.bench.acceptance import Acceptance
 from tandem.cli.bench.config import BenchConfig
-from tandem.cli.bench.goals import Goal, goals
+from tandem.cli.bench.goal import Goal
+from tandem.cli.bench.goals import goals
 from tandem.cli.bench.latency import FirstToken
 from tandem.cli.bench.machine import Machine, describe_machine
 from tandem.cli.bench.results import Results

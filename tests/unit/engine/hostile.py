@@ -14,8 +14,8 @@ class ScriptedDrafter:
         self.answer = answer
         self.num_rounds = 0
 
-    def begin(self, slots, num_tokens):
-        self._asked = list(slots), num_tokens
+    def begin(self, wanted):
+        self._asked = [one.slot for one in wanted], max(one.num_tokens for one in wanted)
         self.num_rounds += 1
         return True
 

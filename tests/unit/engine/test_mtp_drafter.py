@@ -13,6 +13,7 @@ from tandem.exchange.draft_inputs import DraftInputs
 from tandem.sampling import sampler
 from tandem.sampling.rows import SamplingRows
 from tests.checkpoints import FULL, SLIDING, make_tiny_pair
+from tests.engines import wanted
 from tests.unit.engine.drafting import GREEDY, Decoding
 from tests.unit.models.paged import BLOCK_SIZE
 
@@ -193,7 +194,7 @@ def test_nonsense_among_the_numbers_does_no_harm(decoding: Decoding, temperature
 def test_in_process_drafts_are_computed_when_collected(decoding: Decoding) -> None:
     inputs = decoding.inputs()
     source = InProcessDrafter(MtpDrafter(decoding.network, inputs), DrafterInfo("tiny", 4, "abc"))
-    assert source.begin([2], 7)
+    assert source.begin(wanted([2], 7))
     decoding.write(inputs, 2, "c", SAMPLED)
     drafts = source.collect()
     assert drafts.token_ids == [draft_alone(decoding, "c", SAMPLED, 4)] and drafts.fallback is None

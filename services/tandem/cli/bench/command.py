@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
 from tandem.cli import console
-from tandem.cli.bench.config import BenchConfig
+from tandem.cli.bench.config import SPEED, BenchConfig
 from tandem.cli.bench.field import open_field
 from tandem.cli.bench.machine import describe_machine
 from tandem.cli.bench.measuring import (
@@ -17,11 +19,15 @@ from tandem.cli.bench.measuring import (
 from tandem.cli.bench.prompts import encode, read_texts, shorten, spread
 from tandem.cli.bench.replica import Journal
 from tandem.cli.bench.results import Results
+from tandem.cli.bench.section import Section
 from tandem.cli.bench.table import render
 from tandem.cli.bench.throughput import count_equal_texts
 from tandem.core.errors import ConfigError, TandemError
 
 WARM_UP_TOKENS = 16
+
+Measure = Callable[[BenchConfig, Journal], Awaitable[Section]]
+FEATURES: dict[str, Measure] = {}  # what `--only` may name, each with services of its own
 
 
 def bench(config: BenchConfig) -> int:
@@ -52,6 +58,17 @@ def bench(config: BenchConfig) -> int:
 async def _bench(config: BenchConfig, journal: Journal) -> Results:
     started_at = time.monotonic()
     machine = describe_machine(config.threads)  # before anything of ours burdens it
+    results = Results(config=config, machine=machine)
+    if config.only in ("", SPEED):
+        results = await _measure_speed(results, journal)
+    features = [name for name in FEATURES if config.only in ("", name)]
+    sections = tuple([await FEATURES[name](config, journal) for name in features])
+    journal.check()
+    return replace(results, sections=sections, seconds=time.monotonic() - started_at)
+
+
+async def _measure_speed(results: Results, journal: Journal) -> Results:
+    config = results.config
     texts = read_texts(config.prompts)
     every_prompt = await encode(texts, config.target)
     prompts = spread(every_prompt, config.batch)
@@ -69,15 +86,13 @@ async def _bench(config: BenchConfig, journal: Journal) -> Results:
                 journal.on_event(f"acceptance length at T = {temperature:g}: {found.length:.2f}")
         first_token = await measure_first_token(field.verifier, field.gateway, short, config) if short else None
         journal.check()
-    return Results(
-        config=config,
-        machine=machine,
+    return replace(
+        results,
         num_prompts=len(prompts),
         throughput=written.measured,
         equal_texts=count_equal_texts(written.token_ids),
         acceptance=tuple(acceptance),
         first_token=first_token,
-        seconds=time.monotonic() - started_at,
     )
 
 

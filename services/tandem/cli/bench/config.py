@@ -10,6 +10,8 @@ from tandem.verifier.config import IN_PROCESS, VerifierConfig
 
 TRANSFORMERS = "transformers"
 NOTHING = "none"
+SPEED = "speed"
+FEATURES = ("prefix-cache", "adaptive-k", "lookup", "structured-output")  # each measured on services of its own
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class BenchConfig:
     exchange_directory: str = option(
         VerifierConfig.exchange_directory, help="memory-backed folder for what the drafter reads"
     )
+    only: str = option("", help="measures one thing instead of all", choices=["", SPEED, *FEATURES])
     json: str = option("", help="file for every figure with its samples; empty: none")
 
     def __post_init__(self) -> None:

@@ -1,7 +1,6 @@
 """The figures that the benchmark is for, each beside what is wanted of it."""
 
-from dataclasses import dataclass
-
+from tandem.cli.bench.goal import Goal
 from tandem.cli.bench.results import Results
 from tandem.cli.bench.throughput import How
 
@@ -10,24 +9,6 @@ TRANSFORMERS_GAIN = 2.0
 BATCH_GAIN = 2.5
 GATEWAY_MS = 5.0
 GREEDY_ACCEPTANCE = 3.0
-
-
-@dataclass(frozen=True)
-class Goal:
-    """One figure."""
-
-    name: str
-    value: float | None  # None: not measured
-    unit: str
-    bound: float | None = None  # None: shown for its own sake
-    is_upper_bound: bool = False
-
-    @property
-    def is_reached(self) -> bool | None:
-        """None where nothing is wanted, or nothing was measured."""
-        if self.value is None or self.bound is None:
-            return None
-        return self.value <= self.bound if self.is_upper_bound else self.value >= self.bound
 
 
 def goals(results: Results) -> list[Goal]:
@@ -67,6 +48,7 @@ def goals(results: Results) -> list[Goal]:
             _acceptance_length(results, results.config.temperature),
             "",
         ),
+        *(goal for section in results.sections for goal in section.goals),
     ]
 
 

@@ -3,12 +3,13 @@
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from tandem.cli.bench.acceptance import Acceptance
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.latency import FirstToken
 from tandem.cli.bench.machine import Machine
+from tandem.cli.bench.section import Section
 from tandem.cli.bench.throughput import How, Measured, Throughput
 
 
@@ -18,12 +19,15 @@ class Results:
 
     config: BenchConfig
     machine: Machine
-    num_prompts: int  # of the throughput measurement
-    throughput: tuple[Measured, ...]
-    equal_texts: Mapping[How, int]  # texts that were those of the drafted run, token for token
-    acceptance: tuple[Acceptance, ...]  # greedy, then sampled; fewer where nothing could be measured
-    first_token: FirstToken | None
-    seconds: float  # that all of it took
+    num_prompts: int = 0  # of the throughput measurement
+    throughput: tuple[Measured, ...] = ()
+    equal_texts: Mapping[How, int] = field(
+        default_factory=dict
+    )  # texts that were those of the drafted run, token for token
+    acceptance: tuple[Acceptance, ...] = ()  # greedy, then sampled; fewer where nothing could be measured
+    first_token: FirstToken | None = None
+    sections: tuple[Section, ...] = ()  # one a feature
+    seconds: float = 0.0  # that all of it took
 
     def medians(self, how: How, batch: int) -> Throughput | None:
         """The medians of one measurement; None if it was not made."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from statistics import median
 
-from tandem.cli.bench.goals import Goal, goals
+from tandem.cli.bench.goal import Goal
+from tandem.cli.bench.goals import goals
 from tandem.cli.bench.latency import percentile
 from tandem.cli.bench.results import Results
 
@@ -14,7 +15,7 @@ QUIET_LOAD = 0.5
 
 def render(results: Results) -> str:
     """The results for people."""
-    sections = (_head, _throughput, _texts, _acceptance, _first_token, _goals)
+    sections = (_head, _throughput, _texts, _acceptance, _first_token, _features, _goals)
     return "\n\n".join("\n".join(lines) for section in sections if (lines := list(section(results)))) + "\n"
 
 
@@ -33,6 +34,8 @@ def _head(results: Results) -> Iterator[str]:
 
 def _throughput(results: Results) -> Iterator[str]:
     config = results.config
+    if not results.throughput:
+        return
     yield (
         f"Throughput: {results.num_prompts} prompts, {config.max_tokens} tokens each, greedy; "
         "asked of the verifier itself, with token ids"
@@ -81,6 +84,13 @@ def _first_token(results: Results) -> Iterator[str]:
     yield f"Time to the first token, {len(found.gateway_ms)} short prompts each{'median':>13}{'p95':>12}"
     for name, waits in (("from the verifier", found.verifier_ms), ("through the gateway", found.gateway_ms)):
         yield f"{name:<{NAME_WIDTH}}{median(waits):>9.2f} ms{percentile(waits, 95):>9.2f} ms"
+
+
+def _features(results: Results) -> Iterator[str]:
+    for number, section in enumerate(results.sections):
+        if number:
+            yield ""
+        yield from section.lines
 
 
 def _goals(results: Results) -> Iterator[str]:
