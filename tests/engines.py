@@ -47,7 +47,7 @@ class EngineUnderTest:
     """An engine on its own thread, its outputs kept by sequence."""
 
     def __init__(self, target, drafts_of, limits=LIMITS):
-        """`drafts_of(inputs)` makes the `DraftSource`."""
+        """`drafts_of(inputs)` makes the `DraftSource`, or several of them."""
         self.metrics = Metrics()
         self.limits = limits
         storage = make_storage(target, limits)
@@ -56,8 +56,15 @@ class EngineUnderTest:
         )
         self.outputs: dict[int, list] = {}
         self._ended: queue.Queue[int] = queue.Queue()
+        drafters = drafts_of(self.inputs)
         self.engine = make_engine(
-            target, storage, self.inputs, drafts_of(self.inputs), limits, self.metrics, self._publish
+            target,
+            storage,
+            self.inputs,
+            drafters if isinstance(drafters, list) else [drafters],
+            limits,
+            self.metrics,
+            self._publish,
         )
 
     def generate(self, sequences: Iterable[Sequence], seconds: float = 60.0) -> list[list[int]]:

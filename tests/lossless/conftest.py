@@ -8,7 +8,6 @@ from tokenizers import Tokenizer
 
 from tandem.core.sampling_params import StoppingParams
 from tandem.demo import DEMO_DRAFTER, DEMO_TARGET, held_out_prompts
-from tandem.engine.no_drafter import NoDrafter
 from tandem.models.gemma4.weights import load_target
 from tests.conftest import NEAR_TIE
 from tests.engines import new_sequence, running
@@ -88,7 +87,7 @@ def reference():
     assert len(prompts) == NUM_PROMPTS
     target = load_target(DEMO_TARGET, torch.float32, "cpu")
     reference = Reference(target, prompts, {})
-    with running(target, lambda inputs: NoDrafter()) as under_test:
+    with running(target, lambda inputs: []) as under_test:
         for temperature in TEMPERATURES:
             for sequence in reference.sequences(0, temperature):
                 under_test.outputs.clear()

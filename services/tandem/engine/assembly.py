@@ -1,6 +1,6 @@
 """Puts an engine together from a target and its limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -41,7 +41,7 @@ def make_engine(
     target: Gemma4Target,
     storage: KvStorage,
     inputs: DraftInputs,
-    drafts: DraftSource,
+    drafters: Sequence[DraftSource],
     limits: EngineLimits,
     metrics: Metrics,
     publish: Publish,
@@ -52,11 +52,11 @@ def make_engine(
         target: the network.
         storage: from `make_storage`.
         inputs: where the drafter reads; its KV is that of `storage`.
-        drafts: who drafts.
+        drafters: who drafts; none: nobody.
         limits: what `storage` and `inputs` were made for.
         metrics: where everything is counted.
         publish: told each round's outputs, on the engine's thread; returns at once.
     """
     kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
     runner = ModelRunner(target, storage, kv, inputs)
-    return Engine(RoundLoop(Scheduler(limits, kv), runner, kv, drafts, metrics), publish)
+    return Engine(RoundLoop(Scheduler(limits, kv), runner, kv, drafters, metrics), publish)

@@ -29,7 +29,7 @@ class Engine:
         """Takes the parts; `start` begins to work.
 
         Args:
-            rounds: the loop over scheduler, runner and drafts.
+            rounds: the loop over scheduler, runner and drafters.
             publish: told each round's outputs; returns at once.
         """
         self._rounds = rounds
@@ -98,7 +98,8 @@ class Engine:
             logger.exception("the engine ends")
             self._failure = error
         self._end_all(FinishReason.FAULT if self._failure else FinishReason.CANCELLED)
-        self._rounds.drafts.close()
+        for drafter in self._rounds.drafters:
+            drafter.close()
 
     def _take_in(self) -> bool:
         """Waits for work and takes it in; False when told to stop."""

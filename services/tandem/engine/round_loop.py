@@ -40,6 +40,7 @@ class Runner(Protocol):
 class _Asked:
     """Drafts that were asked for and not collected yet."""
 
+    drafter: DraftSource
     num_tokens: int
     sequences: list[Sequence]
     lengths: list[int]  # committed tokens of each when asked
@@ -52,7 +53,7 @@ class RoundLoop:
     scheduler: Scheduler
     runner: Runner
     kv: KvAllocator
-    drafts: DraftSource
+    drafters: Tokens[DraftSource]  # the first of them that can drafts
     metrics: Metrics
     _asked: _Asked | None = None
     _prompt_logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)  # by sequence id, until sent
@@ -91,7 +92,7 @@ class RoundLoop:
     def forget_drafts(self) -> None:
         """Drafts that are under way belong to a round that failed."""
         if self._asked:
-            self.drafts.collect()
+            self._asked.drafter.collect()
         self._asked = None
 
     def _commit(self, scheduled: ScheduledSequence, chosen: Chosen | None) -> SequenceOutput | None:
@@ -133,20 +134,20 @@ class RoundLoop:
         if not wanted:
             return
         counts = [self.scheduler.num_useful_drafts(sequence) for sequence in wanted]
-        if self.drafts.begin(
-            [
-                Wanted(self.scheduler.slot(sequence), sequence.committed, count)
-                for sequence, count in zip(wanted, counts, strict=True)
-            ]
-        ):
-            self._asked = _Asked(max(counts), wanted, [len(sequence.committed) for sequence in wanted])
+        asked_for = [
+            Wanted(self.scheduler.slot(sequence), sequence.committed, count)
+            for sequence, count in zip(wanted, counts, strict=True)
+        ]
+        drafter = next((drafter for drafter in self.drafters if drafter.begin(asked_for)), None)
+        if drafter:
+            self._asked = _Asked(drafter, max(counts), wanted, [len(sequence.committed) for sequence in wanted])
 
     def _collect(self) -> Mapping[int, Tokens[int]]:
         """Draft tokens by sequence id: what was asked for, came, and is fit to be verified."""
         asked, self._asked = self._asked, None
         if asked is None:
             return {}
-        drafts = self.drafts.collect()
+        drafts = asked.drafter.collect()
         fallback = drafts.fallback
         found: dict[int, Tokens[int]] = {}
         if len(drafts.token_ids) != len(asked.sequences):

@@ -14,7 +14,6 @@ from tandem.core.sequence import FinishReason, Sequence
 from tandem.engine.assembly import make_engine
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine
-from tandem.engine.no_drafter import NoDrafter
 from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
 from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
@@ -75,14 +74,14 @@ async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
         address = await server.start(config.listen)
         model = await asyncio.to_thread(models.load, config)
         try:
-            drafts, background = await _drafts(config, model, metrics)
+            drafters, background = await _drafters(config, model, metrics)
             engine = make_engine(
-                model.target, model.storage, model.inputs, drafts, model.limits, metrics, streams.publish
+                model.target, model.storage, model.inputs, drafters, model.limits, metrics, streams.publish
             )
             engine.start()
             try:
                 await _warm_up(engine, streams)
-                service.serve(ServedModel(models.describe(config, model), models.defaults(model), engine, drafts))
+                service.serve(ServedModel(models.describe(config, model), models.defaults(model), engine, drafters))
                 server.set_serving(True)
                 yield Verifier(server, address, metrics, [*background, _watch(engine)])
             finally:
@@ -95,17 +94,17 @@ async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
         await server.stop(0)
 
 
-async def _drafts(
+async def _drafters(
     config: VerifierConfig, model: LoadedModel, metrics: Metrics
-) -> tuple[DraftSource, list[Coroutine[Any, Any, None]]]:
+) -> tuple[list[DraftSource], list[Coroutine[Any, Any, None]]]:
     """Who drafts, and what has to run beside the server for that."""
     if config.drafter == NO_DRAFTER:
-        return NoDrafter(), []
+        return [], []
     if config.drafter == IN_PROCESS:
-        return await asyncio.to_thread(models.load_in_process_drafter, config, model), []
+        return [await asyncio.to_thread(models.load_in_process_drafter, config, model)], []
     assert model.exchange
     link = DrafterLink(config.drafter, model.exchange, model.revision, config.draft_timeout_ms / 1000, metrics)
-    return link, [link.follow()]
+    return [link], [link.follow()]
 
 
 async def _warm_up(engine: Engine, streams: OutputStreams) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import AsyncIterator
+from collections.abc import Sequence as Sources
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class ServedModel:
     description: model_service_pb2.Model  # without its drafter, which comes and goes
     defaults: RequestDefaults
     engine: Engine
-    drafts: DraftSource
+    drafters: Sources[DraftSource]
 
 
 class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
@@ -61,7 +62,7 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
         """The model, and the drafter attached at this moment."""
         served = self._model()
         response = verifier_service_pb2.DescribeModelResponse(model=served.description)
-        info = served.drafts.info
+        info = next((drafter.info for drafter in served.drafters if drafter.info), None)
         if info is not None:
             response.model.drafter.CopyFrom(
                 model_service_pb2.Drafter(

@@ -12,7 +12,6 @@ from tandem.core.sampling_params import OutputParams, StoppingParams
 from tandem.core.sequence import FinishReason
 from tandem.engine import engine as engine_module
 from tandem.engine import model_runner
-from tandem.engine.no_drafter import NoDrafter
 from tandem.telemetry import metrics as names
 from tests.engines import mtp_drafts, new_sequence, running
 from tests.unit.engine.hostile import ScriptedDrafter, garbage, random_tokens
@@ -35,7 +34,7 @@ def sequences(k, temperature, **kwargs):
 
 def sources(target, pair):
     return {
-        "none": lambda inputs: NoDrafter(),
+        "none": lambda inputs: [],
         "honest": mtp_drafts(target, pair[1]),
         "random": lambda inputs: ScriptedDrafter(random_tokens(VOCABULARY)),
         "garbage": lambda inputs: ScriptedDrafter(garbage(VOCABULARY)),
@@ -57,7 +56,7 @@ def by_hand(target, sequence):
 def plain(target):
     """What the target alone writes, one sequence at a time: text by (temperature, prompt)."""
     texts = {}
-    with running(target, lambda inputs: NoDrafter()) as under_test:
+    with running(target, lambda inputs: []) as under_test:
         for temperature in (0.0, 0.8):
             for sequence in sequences(0, temperature):
                 under_test.outputs.pop(sequence.sequence_id, None)
@@ -131,7 +130,7 @@ def test_penalties_bias_and_min_tokens_work_with_speculation(target, pair):
             stopping=StoppingParams(24, min_tokens=6, stop_token_ids=frozenset(range(2, 30))),
         )
 
-    with running(target, lambda inputs: NoDrafter()) as under_test:
+    with running(target, lambda inputs: []) as under_test:
         plain = under_test.generate(wanted(0))
     assert all(len(text) > 6 for text in plain)
     assert any(len(text) < 24 for text in plain)
@@ -232,7 +231,7 @@ def test_the_queue_is_bounded_and_opens_again(target):
 
 
 def test_what_the_whole_cache_cannot_hold_is_refused(target):
-    with running(target, lambda inputs: NoDrafter(), kv_tokens=64) as under_test:
+    with running(target, lambda inputs: [], kv_tokens=64) as under_test:
         with pytest.raises(KvCacheFull):
             under_test.engine.submit(new_sequence(1, [5] * 40, max_tokens=26))
         assert len(under_test.generate([new_sequence(2, [5] * 40, max_tokens=25)])[0]) == 25
@@ -263,7 +262,7 @@ def test_an_engine_that_only_fails_gives_up(target, monkeypatch):
     monkeypatch.setattr(engine_module, "MAX_FAULTS_IN_A_ROW", 2)
     from tests.engines import LIMITS, EngineUnderTest
 
-    under_test = EngineUnderTest(target, lambda inputs: NoDrafter(), LIMITS)
+    under_test = EngineUnderTest(target, lambda inputs: [], LIMITS)
     monkeypatch.setattr(under_test.engine._rounds.runner, "run", lambda step: 1 / 0)
     under_test.engine.start()
     sequences_ = [new_sequence(i, [5, 6]) for i in range(2)]
