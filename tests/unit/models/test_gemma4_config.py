@@ -86,6 +86,15 @@ def test_a_multimodal_wrapper(model_type: str, tmp_path: Path) -> None:
     assert read_target_config(path) == replace(plain, tensor_prefix="model.language_model.")
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_transformers_writes_is_read_for_every_target(name: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    path, _ = make_tiny_pair(tmp_path, **VARIANTS[name])
+    AutoConfig.from_pretrained(path).save_pretrained(tmp_path / "saved")
+    assert read_target_config(tmp_path / "saved") == read_target_config(path)
+
+
 def test_what_sets_the_variants_apart(tmp_path: Path) -> None:
     configs = {name: read_target_config(make_tiny_pair(tmp_path / name, **VARIANTS[name])[0]) for name in VARIANTS}
     assert [name for name, config in configs.items() if config.experts] == ["26b-a4b"]
