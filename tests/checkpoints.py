@@ -51,16 +51,26 @@ _TEXT = {
     "bos_token_id": 2,
     "dtype": "float32",
 }
+_ARCHITECTURES = {
+    "gemma4_assistant": "Gemma4AssistantForCausalLM",
+    "gemma4_unified_assistant": "Gemma4UnifiedAssistantForCausalLM",
+}
 _DRAFTER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "final_logit_softcapping": None}
 
 
 def make_tiny_pair(
-    folder: Path, seed: int = 0, drafter: dict[str, Any] | None = None, **overrides: Any
+    folder: Path,
+    seed: int = 0,
+    drafter: dict[str, Any] | None = None,
+    centroids: tuple[int, int] | None = None,
+    drafter_type: str = "gemma4_assistant",
+    **overrides: Any,
 ) -> tuple[Path, Path]:
     """Writes `folder/target` and `folder/drafter`, and returns both paths.
 
     `overrides` are fields of the target's config; the drafter follows in all that it shares with the target.
-    `drafter` overrides fields of the drafter's own text config. Every third layer is a full one in the target, the last
+    `drafter` overrides fields of the drafter's own text config, and `centroids` (how many, how many of them are looked
+    into) gives it that head. Every third layer is a full one in the target, the last
     one in the drafter, unless `layer_types` says otherwise.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -71,18 +81,25 @@ def make_tiny_pair(
     drafter_text["layer_types"] = own.get("layer_types", [SLIDING] * (own["num_hidden_layers"] - 1) + [FULL])
 
     target_config = {"architectures": ["Gemma4ForCausalLM"], **text}
+    if drafter_type == "gemma4_unified_assistant":
+        drafter_text["model_type"] = "gemma4_unified_text"
     drafter_config = {
-        "architectures": ["Gemma4AssistantForCausalLM"],
-        "model_type": "gemma4_assistant",
+        "architectures": [_ARCHITECTURES[drafter_type]],
+        "model_type": drafter_type,
         "backbone_hidden_size": text["hidden_size"],
-        "use_ordered_embeddings": False,
+        "use_ordered_embeddings": centroids is not None,
         "tie_word_embeddings": True,
         "dtype": "float32",
         "text_config": drafter_text,
     }
+    if centroids:
+        drafter_config["num_centroids"], drafter_config["centroid_intermediate_top_k"] = centroids
     target_path, drafter_path = folder / "target", folder / "drafter"
     write_checkpoint(target_path, target_config, dict(target_tensors(text, generator)))
-    write_checkpoint(drafter_path, drafter_config, dict(drafter_tensors(drafter_text, text["hidden_size"], generator)))
+    tensors = dict(drafter_tensors(drafter_text, text["hidden_size"], generator))
+    if centroids:
+        tensors |= centroid_tensors(drafter_text, centroids[0], generator)
+    write_checkpoint(drafter_path, drafter_config, tensors)
     return target_path, drafter_path
 
 
@@ -108,6 +125,14 @@ def drafter_tensors(
     yield from _decoder_tensors(text, 0, generator)
     yield "pre_projection.weight", _matrix(text["hidden_size"], 2 * backbone, generator)
     yield "post_projection.weight", _matrix(backbone, text["hidden_size"], generator)
+
+
+def centroid_tensors(text: dict[str, Any], num_centroids: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """What a head over centroids has besides the drafter's other tensors."""
+    return {
+        "masked_embedding.centroids.weight": _matrix(num_centroids, text["hidden_size"], generator),
+        "masked_embedding.token_ordering": torch.randperm(text["vocab_size"], generator=generator),
+    }
 
 
 def _decoder_tensors(
