@@ -36,7 +36,11 @@ def read_drafter_config(path: Path) -> Gemma4DrafterConfig:
     Raises:
         CheckpointError: there is none, or it has a feature that is not served.
     """
-    fields = read_fields(path)
+    return drafter_config(read_fields(path))
+
+
+def drafter_config(fields: Fields) -> Gemma4DrafterConfig:
+    """The MTP drafter that a config.json describes. Raises as `read_drafter_config` does."""
     model_type = fields.text("model_type")
     if model_type not in _BACKBONE_SIZES:
         raise fields.error("model_type", f"of a drafter must be {' or '.join(_BACKBONE_SIZES)}")
