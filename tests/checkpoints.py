@@ -62,6 +62,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "num_kv_shared_layers": 2,
         "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": 64,
+        "centroids": (16, 3),
     },
     "e2b": {
         "attention_k_eq_v": False,
@@ -71,6 +72,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "use_double_wide_mlp": True,
         "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": 64,
+        "centroids": (16, 3),
     },
 }
 _NOT_IN_DRAFTERS = {
@@ -91,12 +93,17 @@ _DRAFTER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, 
 
 
 def make_tiny_pair(
-    folder: Path, seed: int = 0, drafter: dict[str, Any] | None = None, **overrides: Any
+    folder: Path,
+    seed: int = 0,
+    drafter: dict[str, Any] | None = None,
+    centroids: tuple[int, int] | None = None,
+    **overrides: Any,
 ) -> tuple[Path, Path]:
     """Writes `folder/target` and `folder/drafter`, and returns both paths.
 
     `overrides` are fields of the target's config; the drafter follows in all that it shares with the target.
-    `drafter` overrides fields of the drafter's own text config. Every third layer is a full one in the target, the last
+    `drafter` overrides fields of the drafter's own text config, and `centroids` (how many, how many of them are looked
+    into) gives it that head. Every third layer is a full one in the target, the last
     one in the drafter, unless `layer_types` says otherwise.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -112,14 +119,19 @@ def make_tiny_pair(
         "architectures": [drafter_architecture],
         "model_type": drafter_type,
         "backbone_hidden_size": text["hidden_size"],
-        "use_ordered_embeddings": False,
+        "use_ordered_embeddings": centroids is not None,
         "tie_word_embeddings": True,
         "dtype": "float32",
         "text_config": drafter_text,
     }
+    if centroids:
+        drafter_config["num_centroids"], drafter_config["centroid_intermediate_top_k"] = centroids
     target_path, drafter_path = folder / "target", folder / "drafter"
     write_checkpoint(target_path, target_config, dict(target_tensors(text, generator)))
-    write_checkpoint(drafter_path, drafter_config, dict(drafter_tensors(drafter_text, text["hidden_size"], generator)))
+    tensors = dict(drafter_tensors(drafter_text, text["hidden_size"], generator))
+    if centroids:
+        tensors |= centroid_tensors(drafter_text, centroids[0], generator)
+    write_checkpoint(drafter_path, drafter_config, tensors)
     return target_path, drafter_path
 
 
@@ -149,6 +161,14 @@ def drafter_tensors(
     yield from _decoder_tensors(text, 0, generator)
     yield "pre_projection.weight", _matrix(text["hidden_size"], 2 * backbone, generator)
     yield "post_projection.weight", _matrix(backbone, text["hidden_size"], generator)
+
+
+def centroid_tensors(text: dict[str, Any], num_centroids: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """What a head over centroids has besides the drafter's other tensors."""
+    return {
+        "masked_embedding.centroids.weight": _matrix(num_centroids, text["hidden_size"], generator),
+        "masked_embedding.token_ordering": torch.randperm(text["vocab_size"], generator=generator),
+    }
 
 
 def _decoder_tensors(

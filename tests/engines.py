@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tandem.core.draft_position import AT_P
 from tandem.core.sampling_params import OutputParams, SamplingParams, StoppingParams
 from tandem.core.sequence import Sequence
 from tandem.engine.assembly import drafter_kv, make_engine, make_storage
@@ -109,11 +110,11 @@ def load_tiny_target(paths: tuple[Path, Path]):
     return load_target(paths[0], torch.float32, "cpu")
 
 
-def mtp_drafts(target, path: Path, k: int = 7):
+def mtp_drafts(target, path: Path, k: int = 7, position: str = AT_P):
     """Makes the `DraftSource` of a real drafter in this process."""
 
     def make(inputs):
         network = load_drafter(path, target.config, torch.float32, "cpu", inputs.embedding)
-        return InProcessDrafter(MtpDrafter(network, inputs), DrafterInfo("mtp", k, "test"))
+        return InProcessDrafter(MtpDrafter(network, inputs, position), DrafterInfo("mtp", k, "test"))
 
     return make

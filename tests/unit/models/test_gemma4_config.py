@@ -8,14 +8,8 @@ from typing import Any
 import pytest
 
 from tandem.core.errors import CheckpointError
-from tandem.models.gemma4.config import (
-    FULL,
-    SLIDING,
-    ExpertsConfig,
-    PerLayerInputsConfig,
-    read_drafter_config,
-    read_target_config,
-)
+from tandem.models.gemma4.config import FULL, SLIDING, ExpertsConfig, PerLayerInputsConfig, read_target_config
+from tandem.models.gemma4.drafter_config import CentroidConfig, read_drafter_config
 from tests.checkpoints import VARIANTS, make_tiny_pair
 
 MOE = VARIANTS["26b-a4b"]
@@ -134,6 +128,17 @@ def test_a_drafters_shape(pair: tuple[Path, Path]) -> None:
     config = read_drafter_config(pair[1])
     assert (config.backbone_hidden_size, config.text.hidden_size, config.text.num_kv_shared_layers) == (32, 16, 4)
     assert {group.name: group.layer_ids for group in config.text.kv_groups} == {SLIDING: (0, 1, 2), FULL: (3,)}
+    assert config.centroids is None
+
+
+@pytest.mark.parametrize(("name", "backbone_hidden_size"), [("31b", 1536), ("12b", 3840)])
+def test_a_drafter_with_centroids(name: str, backbone_hidden_size: int, tmp_path: Path) -> None:
+    _, path = make_tiny_pair(tmp_path, centroids=(16, 3), **VARIANTS[name])
+    assert read_drafter_config(path).centroids == CentroidConfig(num_centroids=16, top_k=3)
+    rewrite(path, use_ordered_embeddings=None, backbone_hidden_size=None)
+    config = read_drafter_config(path)
+    assert config.centroids is None
+    assert config.backbone_hidden_size == backbone_hidden_size
 
 
 @pytest.mark.parametrize(
@@ -184,8 +189,19 @@ def test_what_is_wrong_with_a_target_is_one_line(changes: dict[str, Any], words:
 @pytest.mark.parametrize(
     ("changes", "text_changes", "words"),
     [
-        ({"model_type": "gemma4_text"}, {}, "a drafter must be of model_type gemma4_assistant"),
-        ({"use_ordered_embeddings": True}, {}, "use_ordered_embeddings: the head over centroids"),
+        ({"model_type": "gemma4_text"}, {}, "model_type of a drafter must be gemma4_assistant or gemma4_unified_assis"),
+        ({"use_ordered_embeddings": 1}, {}, "use_ordered_embeddings must be true or false, not 1"),
+        ({"use_ordered_embeddings": True}, {}, "num_centroids = 2048 must divide vocab_size = 64"),
+        (
+            {"use_ordered_embeddings": True, "num_centroids": 24},
+            {},
+            "num_centroids = 24 must divide vocab_size = 64",
+        ),
+        (
+            {"use_ordered_embeddings": True, "num_centroids": 16},
+            {},
+            "intermediate_top_k = 32 must be at most num_centroids = 16",
+        ),
         ({"backbone_hidden_size": 0}, {}, "backbone_hidden_size must be"),
         ({"text_config": None}, None, "text_config must be an object"),
         ({}, {"num_kv_shared_layers": 2}, "num_kv_shared_layers must be 4"),

@@ -1,8 +1,8 @@
 """The shape of a Gemma 4 network, read from its config.json and checked field by field.
 
-The field names and defaults are those of transformers' `Gemma4TextConfig` and `Gemma4AssistantConfig`. Full layers
-differ from sliding ones in head size and KV heads, which checkpoints say in one of two ways: `global_head_dim` and
-`num_global_key_value_heads`, or, since transformers 5.17 writes them, one entry of `per_layer_config` for each.
+The field names and defaults are those of transformers' `Gemma4TextConfig`. Full layers differ from sliding ones in head
+size and KV heads, which checkpoints say in one of two ways: `global_head_dim` and `num_global_key_value_heads`, or,
+since transformers 5.17 writes them, one entry of `per_layer_config` for each.
 """
 
 import json
@@ -125,21 +125,13 @@ class Gemma4TextConfig:
         )
 
 
-@dataclass(frozen=True)
-class Gemma4DrafterConfig:
-    """Shape of an MTP drafter, whose layers read the target's KV."""
-
-    text: Gemma4TextConfig
-    backbone_hidden_size: int  # hidden size of the target
-
-
 def read_target_config(path: Path) -> Gemma4TextConfig:
     """The text decoder that a checkpoint folder holds, alone or inside a multimodal model.
 
     Raises:
         CheckpointError: there is none, or it has a feature that is not served.
     """
-    return target_config(_read_fields(path))
+    return target_config(read_fields(path))
 
 
 def target_config(fields: Fields) -> Gemma4TextConfig:
@@ -153,22 +145,17 @@ def target_config(fields: Fields) -> Gemma4TextConfig:
     raise CheckpointError(f"{fields.source}: model_type of a target must be one of {served}, not {model_type!r}")
 
 
-def read_drafter_config(path: Path) -> Gemma4DrafterConfig:
-    """The MTP drafter that a checkpoint folder holds.
+def drafter_text_config(fields: Fields) -> Gemma4TextConfig:
+    """The decoder that a drafter's config.json describes. Raises as `read_target_config` does."""
+    return _text_config(fields.section("text_config"), "model.", is_drafter=True)
+
+
+def read_fields(path: Path) -> Fields:
+    """The config.json of a checkpoint folder.
 
     Raises:
-        CheckpointError: there is none, or it has a feature that is not served.
+        CheckpointError: there is none, or it holds no JSON object.
     """
-    fields = _read_fields(path)
-    model_type = fields.text("model_type")
-    if model_type != "gemma4_assistant":
-        raise CheckpointError(f"{path}: a drafter must be of model_type gemma4_assistant, not {model_type!r}")
-    fields.refuse("use_ordered_embeddings", False, "the head over centroids of E2B's and E4B's drafters")
-    text = _text_config(fields.section("text_config"), "model.", is_drafter=True)
-    return Gemma4DrafterConfig(text=text, backbone_hidden_size=fields.integer("backbone_hidden_size", 1536))
-
-
-def _read_fields(path: Path) -> Fields:
     file = path / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
