@@ -1,9 +1,10 @@
 """The experts on a GPU: two Triton kernels over rows sorted by expert.
 
 A program computes one tile of one expert's rows; programs without rows return at once, so that nothing of the routing
-is needed on the host. Up to `_NUM_SKINNY_ROWS` rows, as in every verification, a tile has room for 16 rows: few experts
-have more, and each weight that is needed is then read once. Every sum runs through the inner dimension in the same
-order, whatever other rows there are. `moe.mix_by_grouped_products` is the plain form.
+is needed on the host. Programs that want the same weights are neighbours: the first one brings them from memory, the
+others find them in the cache. Up to `_NUM_SKINNY_ROWS` rows, as in every verification, all tiles have the same shape
+and every sum runs through the inner dimension in the same order, so that a row rounds as it does alone.
+`moe.mix_by_grouped_products` is the plain form.
 """
 
 import torch
@@ -28,10 +29,10 @@ def _gate_up_kernel(  # type: ignore[no-untyped-def]
     BLOCK_INNER: tl.constexpr,
 ):
     """gelu(gate(y)) * up(y) for one tile: a program reads its columns of gate and of up."""
-    expert = tl.program_id(0)
+    expert = tl.program_id(2)
     start = tl.load(ends + expert - 1, mask=expert > 0, other=0)
     end = tl.load(ends + expert)
-    first = start + tl.program_id(2) * BLOCK_ROWS
+    first = start + tl.program_id(0) * BLOCK_ROWS
     if first >= end:
         return
     places = first + tl.arange(0, BLOCK_ROWS)
@@ -50,8 +51,8 @@ def _gate_up_kernel(  # type: ignore[no-untyped-def]
         )
         weights = matrix + columns[None, :] * hidden_size + inner[:, None]
         mask = is_inner[:, None] & is_column[None, :]
-        gate = tl.dot(x, tl.load(weights, mask=mask, other=0.0), gate)
-        up = tl.dot(x, tl.load(weights + size * hidden_size, mask=mask, other=0.0), up)
+        gate = tl.dot(x, tl.load(weights, mask=mask, other=0.0), gate, input_precision="ieee")
+        up = tl.dot(x, tl.load(weights + size * hidden_size, mask=mask, other=0.0), up, input_precision="ieee")
     # tanh(z) = 2 sigmoid(2 z) - 1, so gelu's 0.5 (1 + tanh(z)) is sigmoid(2 z).
     activation = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
     tl.store(
@@ -76,10 +77,10 @@ def _down_kernel(  # type: ignore[no-untyped-def]
     BLOCK_INNER: tl.constexpr,
 ):
     """down(activated) times the row's weight for one tile, written where the row came from."""
-    expert = tl.program_id(0)
+    expert = tl.program_id(2)
     start = tl.load(ends + expert - 1, mask=expert > 0, other=0)
     end = tl.load(ends + expert)
-    first = start + tl.program_id(2) * BLOCK_ROWS
+    first = start + tl.program_id(0) * BLOCK_ROWS
     if first >= end:
         return
     places = first + tl.arange(0, BLOCK_ROWS)
@@ -102,7 +103,7 @@ def _down_kernel(  # type: ignore[no-untyped-def]
             mask=is_inner[:, None] & is_column[None, :],
             other=0.0,
         )
-        product = tl.dot(x, weights, product)
+        product = tl.dot(x, weights, product, input_precision="ieee")
     product *= tl.load(row_weights + targets, mask=is_row, other=0.0)[:, None]
     tl.store(
         output + targets[:, None] * hidden_size + columns[None, :], product, mask=is_row[:, None] & is_column[None, :]
@@ -126,10 +127,10 @@ def mix_by_kernels(
     output = torch.empty(num_rows, top_k, hidden_size, dtype=torch.float32, device=rows.device)
     block_rows = 16 if num_rows <= _NUM_SKINNY_ROWS else 64
     num_blocks = triton.cdiv(num_rows, block_rows)
-    _gate_up_kernel[num_experts, triton.cdiv(size, 32), num_blocks](
+    _gate_up_kernel[num_blocks, triton.cdiv(size, 32), num_experts](
         rows, gate_up, activated, order, ends, top_k, hidden_size, size, block_rows, 32, 128, num_stages=3
     )
-    _down_kernel[num_experts, triton.cdiv(hidden_size, 64), num_blocks](
+    _down_kernel[num_blocks, triton.cdiv(hidden_size, 64), num_experts](
         activated, down, weights, output, order, ends, hidden_size, size, block_rows, 64, 64, num_stages=3
     )
     return output.sum(1).to(rows.dtype)
