@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tandem.models.gemma4.config import ExpertsConfig, Gemma4TextConfig
-from tandem.models.gemma4.moe import MixtureOfExperts
+from tandem.models.gemma4.moe import MixtureOfExperts, mix_by_grouped_products
 from tests.gpu.experts import PREFIX, one_layer_config, random_experts
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -90,7 +90,28 @@ def test_all_rows_on_the_same_experts(config: Gemma4TextConfig, experts: Mixture
     expert_ids, weights = experts._route(hidden)
     output = experts._mix(hidden, expert_ids, weights)
     alone = experts._mix(hidden[:1], expert_ids[:1], weights[:1])
-    assert (output - alone).double().norm() / output.double().norm() < RELATIVE_ERROR
+    assert torch.equal(output, alone.expand_as(output))
+
+
+@pytest.mark.parametrize("count", [2, 8, 64, 256])
+def test_a_row_rounds_as_it_does_alone(count: int, config: Gemma4TextConfig, experts: MixtureOfExperts) -> None:
+    """Given its experts: the router's product is torch's own."""
+    hidden = random_rows(count, config)
+    expert_ids, weights = experts._route(hidden)
+    together = experts._mix(hidden, expert_ids, weights)
+    for row in range(0, count, 7):
+        part = slice(row, row + 1)
+        assert torch.equal(experts._mix(hidden[part], expert_ids[part], weights[part]), together[part])
+
+
+def test_plain_torch_gives_the_same(config: Gemma4TextConfig, experts: MixtureOfExperts) -> None:
+    hidden = random_rows(40, config)
+    expert_ids, weights = experts._route(hidden)
+    by_kernels = experts._mix(hidden, expert_ids, weights).double()
+    experts._mix_sorted, kernels = mix_by_grouped_products, experts._mix_sorted
+    by_products = experts._mix(hidden, expert_ids, weights).double()
+    experts._mix_sorted = kernels
+    assert (by_kernels - by_products).norm() / by_products.norm() < RELATIVE_ERROR
 
 
 @pytest.mark.parametrize("count", ROWS)

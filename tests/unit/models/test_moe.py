@@ -1,6 +1,9 @@
 """The mixture of experts: against float64, bit for bit alone and among others, and what it costs."""
 
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from tandem.models.gemma4.parameters import MIN_STABLE_ROWS
 from tests.checkpoints import VARIANTS, make_tiny_pair, target_tensors
 from tests.unit.attention.rounding import assert_alike
 
+ROOT = Path(__file__).parents[3]
 PREFIX = "model.layers.0."
 HIDDEN_SIZE = 32
 
@@ -129,3 +133,11 @@ def test_two_grouped_products_whatever_the_number_of_experts(tmp_path: Path) -> 
         seen.append(operations.counts)
     assert sum(count for name, count in seen[0].items() if "grouped_mm" in name) == 2
     assert seen[0] == seen[1] == seen[2]
+
+
+def test_the_kernels_agree_with_plain_torch() -> None:
+    """Interpreted, in a process of its own: the switch is read when triton is imported."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'services'}"}
+    command = [sys.executable, "-m", "tests.unit.models.interpreted_moe_kernels"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr

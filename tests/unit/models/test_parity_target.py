@@ -1,15 +1,18 @@
 """All five targets against transformers, float32, tiny random weights: hidden rows, logits and greedy text."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_target
-from tests.checkpoints import VARIANTS, make_tiny_pair
+from tests.checkpoints import VARIANTS, make_tiny_pair, write_checkpoint
 from tests.unit.models.paged import BLOCK_SIZE, PagedRunner
 
 TOLERANCE = 1e-4
@@ -85,6 +88,20 @@ def test_ragged_batches(pair: Pair) -> None:
             rows[name].append(hidden)
     for name, token_ids in texts.items():
         pair.assert_alike(torch.cat(rows[name]), token_ids)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_text_decoder_inside_a_multimodal_checkpoint(name: str, tmp_path: Path) -> None:
+    path, _ = make_tiny_pair(tmp_path, **VARIANTS[name])
+    token_ids = random_tokens(20)
+    alone = PagedRunner(load_target(path, torch.float32, "cpu")).step({"a": token_ids})["a"]
+    text = json.loads((path / "config.json").read_text())
+    wrapper = {"model_type": text["model_type"].removesuffix("_text"), "text_config": text}
+    tensors = load_file(path / "model.safetensors")
+    renamed = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
+    write_checkpoint(path, wrapper, renamed | {"model.embed_vision.patch_dense.weight": torch.ones(2)})
+    wrapped = PagedRunner(load_target(path, torch.float32, "cpu")).step({"a": token_ids})["a"]
+    assert torch.equal(wrapped, alone)
 
 
 def test_greedy_text_is_the_same_over_200_tokens(pair: Pair) -> None:

@@ -8,6 +8,8 @@ a step, however many rows chose its expert. Counts and offsets stay on the devic
 one over all experts that is then renormalised.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
@@ -38,7 +40,7 @@ class MixtureOfExperts:
         self._gate_up = empty_matrices(num_experts, hidden_size, 2 * size, dtype, device)
         self._down = empty_matrices(num_experts, size, hidden_size, dtype, device)
         self._expert_ids = torch.arange(num_experts, device=device)
-        self._pads_groups = device.type == "cpu"
+        self._mix_sorted = _kernels_for(device)
         self._router_norm, self._dense_norm, self._pre_norm, self._post_norm = (
             RmsNorm((hidden_size,), config.rms_norm_eps, dtype, device) for _ in range(4)
         )
@@ -76,29 +78,45 @@ class MixtureOfExperts:
     ) -> torch.Tensor:  # [T, hidden_size]
         sorted_ids, order = expert_ids.flatten().sort(stable=True)
         ends = torch.searchsorted(sorted_ids, self._expert_ids, right=True, out_int32=True)  # [num_experts]
-        sources = order // self._top_k  # [T * k], the row of each place in expert order
-        places = torch.empty_like(order)
-        if self._pads_groups:
-            ends, padded = _pad(ends, sorted_ids)
-            places[order] = padded
-            num_padded = order.numel() + (MIN_STABLE_ROWS - 1) * min(order.numel(), ends.numel())
-            sources = sources.new_zeros(num_padded).index_copy_(0, padded, sources)
-        else:
-            places[order] = torch.arange(order.numel(), device=order.device)
-        gate, up = F.grouped_mm(rows.index_select(0, sources), self._gate_up, offs=ends).chunk(2, -1)
-        activated = F.gelu(gate, approximate="tanh").mul_(up)
-        outputs = F.grouped_mm(activated, self._down, offs=ends).index_select(0, places)
-        weighted = outputs.view(*expert_ids.shape, -1) * weights.unsqueeze(-1)  # [T, k, hidden_size] float32
-        return weighted.sum(1).to(rows.dtype)
+        return self._mix_sorted(rows, self._gate_up, self._down, weights, order, sorted_ids, ends)
+
+
+def _kernels_for(device: torch.device) -> Callable[..., torch.Tensor]:
+    """The kernels that this device has, in the form of `mix_by_grouped_products`."""
+    if device.type == "cuda":
+        from tandem.models.gemma4.moe_kernels import mix_by_kernels
+
+        return mix_by_kernels
+    return mix_by_grouped_products
+
+
+def mix_by_grouped_products(
+    rows: torch.Tensor,  # [T, hidden_size]
+    gate_up: torch.Tensor,  # [num_experts, hidden_size, 2 * size]
+    down: torch.Tensor,  # [num_experts, size, hidden_size]
+    weights: torch.Tensor,  # [T, k] float32
+    order: torch.Tensor,  # [T * k] int64: places of the flattened choices, in expert order
+    sorted_ids: torch.Tensor,  # [T * k]: their experts
+    ends: torch.Tensor,  # [num_experts] int32: where each expert's choices end
+) -> torch.Tensor:  # [T, hidden_size]
+    """Each row's weighted sum over the experts that it chose, in plain torch."""
+    ends, padded = _pad(ends, sorted_ids)
+    num_padded = order.numel() + (MIN_STABLE_ROWS - 1) * min(order.numel(), ends.numel())
+    sources = order.new_zeros(num_padded).index_copy_(0, padded, order // weights.shape[1])
+    gate, up = F.grouped_mm(rows.index_select(0, sources), gate_up, offs=ends).chunk(2, -1)
+    activated = F.gelu(gate, approximate="tanh").mul_(up)
+    places = torch.empty_like(order).index_copy_(0, order, padded)
+    outputs = F.grouped_mm(activated, down, offs=ends).index_select(0, places)
+    return (outputs.view(*weights.shape, -1) * weights.unsqueeze(-1)).sum(1).to(rows.dtype)
 
 
 def _pad(
     ends: torch.Tensor,  # [num_experts] int32, of each expert's rows
     sorted_ids: torch.Tensor,  # [N], expert of each row
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [num_experts] int32, [N]
-    """Room for at least `MIN_STABLE_ROWS` rows in every group that has any: its ends, and the rows' new places."""
+    """Room for at least `MIN_STABLE_ROWS` rows in every group that has any: the groups' ends, the rows' new places."""
     counts = ends.diff(prepend=ends.new_zeros(1))
     padding = (MIN_STABLE_ROWS - counts).clamp_(min=0).mul_(counts > 0).cumsum(0)
     before = F.pad(padding, (1, -1))
-    places = before[sorted_ids].add_(torch.arange(sorted_ids.numel()))
+    places = before[sorted_ids].add_(torch.arange(sorted_ids.numel(), device=ends.device))
     return ends + padding.int(), places

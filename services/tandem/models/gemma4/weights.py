@@ -19,7 +19,7 @@ __all__ = ["Progress", "check_pair", "load_drafter", "load_target", "revision"]
 Progress = Callable[[int, int], None]  # tensors read, of how many
 
 _TIED_HEAD = "lm_head.weight"
-_OTHER_MODALITIES = re.compile(r"model\.(vision_tower|audio_tower|vision_embedder|embed_vision|embed_audio)\.")
+_OTHER_MODALITIES = re.compile(r"model\.(vision_tower|audio_tower|embed_vision|embed_audio)\.")
 
 
 def load_target(
