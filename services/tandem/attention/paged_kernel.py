@@ -1,8 +1,8 @@
 """Attention over a paged cache on a GPU: each sequence's keys are cut into splits, which are computed side by side.
 
-After Dao et al., "Flash-Decoding for long-context inference" (2023), for any number of query rows: a verify of K+1 rows
-is cut like a decode of one. Query heads that read the same KV head, and the rows of a piece, are rows of one product, so
-that keys and values are read once.
+After Dao et al., "Flash-Decoding for long-context inference" (2023), for any number of query rows: a verify of K+1
+rows is cut like a decode of one. Query heads that read the same KV head, and the rows of a piece, are rows of one
+product, so that keys and values are read once.
 
 Rows are batch-invariant: splits and blocks of keys begin at multiples of their size, counted from position 0, and their
 size depends on a row's own position alone. What a row does not see adds exact zeros.

@@ -7,7 +7,7 @@ from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged import PagedBackend
 from tandem.attention.reference import ReferenceBackend
 from tandem.kv_cache.group import KvGroup
-from tests.unit.attention.test_reference_backend import CASES, FULL, GROUPS, NUM_HEADS, Step
+from tests.unit.attention.test_reference_backend import CASES, GROUPS, NUM_HEADS, Step
 
 
 def attend(step, group, query):
