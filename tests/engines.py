@@ -53,7 +53,9 @@ class EngineUnderTest:
         self.limits = limits
         storage = make_storage(target, limits)
         self.inputs = private_inputs(
-            limits.exchange_spec(target.config, "float32"), drafter_kv(target, storage), target.embed_tokens
+            limits.exchange_spec(target.config, str(target.embed_tokens.dtype).removeprefix("torch.")),
+            drafter_kv(target, storage),
+            target.embed_tokens,
         )
         self.outputs: dict[int, list] = {}
         self._ended: queue.Queue[int] = queue.Queue()

@@ -7,8 +7,8 @@ import triton.language as tl
 _TOKENS = 32  # of one program; a cluster of 128 is shared by four, so that a single row fills a GPU
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _candidate_logits(  # type: ignore[no-untyped-def]
+@triton.jit
+def _candidate_logits(
     rows,  # [B, hidden_size]
     table,  # [num_clusters * cluster_size, hidden_size]
     clusters,  # [B, num_chosen] int64

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from tandem.attention.backends import backend_for
 from tandem.attention.base import AttentionBackend, AttentionMetadata
-from tandem.attention.reference import ReferenceBackend
 from tandem.models.gemma4.centroid_head import CentroidHead
 from tandem.models.gemma4.draft_head import DenseHead, DraftHead, DraftScores
 from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig
@@ -42,13 +42,13 @@ class Gemma4MtpDrafter:
             target_embedding: the target's table, used in place; None: `bind` will bring it.
             dtype: of weights and activations, and of the table.
             device: where they live.
-            backend: plans steps and computes attention; the reference when absent. It must not pad steps.
+            backend: plans steps and computes attention; the device's when absent. It must not pad steps.
         """
         device = torch.device(device)
         text, backbone = config.text, config.backbone_hidden_size
         self.config = config
         self.dtype = dtype
-        self.backend = backend or ReferenceBackend(text.num_attention_heads, device, dtype, is_batch_invariant=False)
+        self.backend = backend or backend_for(text.num_attention_heads, device, dtype, is_batch_invariant=False)
         self.bind(target_embedding)
         self._embed_scale = torch.tensor(backbone**0.5).to(device, dtype)  # rounded as the weights are
         self._pre_projection = empty_matrix(2 * backbone, text.hidden_size, dtype, device)

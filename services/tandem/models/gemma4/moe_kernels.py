@@ -14,8 +14,8 @@ import triton.language as tl
 _NUM_SKINNY_ROWS = 256
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _gate_up_kernel(  # type: ignore[no-untyped-def]
+@triton.jit
+def _gate_up_kernel(
     rows,  # [T, hidden_size]
     gate_up,  # [num_experts, 2 * size, hidden_size]
     activated,  # [T * k, size], in expert order
@@ -62,8 +62,8 @@ def _gate_up_kernel(  # type: ignore[no-untyped-def]
     )
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _down_kernel(  # type: ignore[no-untyped-def]
+@triton.jit
+def _down_kernel(
     activated,  # [T * k, size], in expert order
     down,  # [num_experts, hidden_size, size]
     row_weights,  # [T * k] float32

@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from tandem.attention.backends import backend_for
 from tandem.attention.base import AttentionBackend, AttentionMetadata
-from tandem.attention.reference import ReferenceBackend
 from tandem.models.gemma4.config import Gemma4TextConfig
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs
 from tandem.models.gemma4.norm import RmsNorm
@@ -46,7 +46,7 @@ class Gemma4Target:
             dtype: of weights and activations.
             device: where they live.
             embedding: where the token table goes, such as shared memory; allocated when absent.
-            backend: plans steps and computes attention; the reference when absent.
+            backend: plans steps and computes attention; the device's when absent.
         """
         device = torch.device(device)
         shape = (config.vocab_size, config.hidden_size)
@@ -55,7 +55,7 @@ class Gemma4Target:
         assert embedding.shape == shape and embedding.dtype == dtype
         self.config = config
         self.embed_tokens = embedding  # [vocab_size, hidden_size]
-        self.backend = backend or ReferenceBackend(config.num_attention_heads, device, dtype)
+        self.backend = backend or backend_for(config.num_attention_heads, device, dtype)
         self._embed_scale = torch.tensor(config.hidden_size**0.5).to(device, dtype)  # rounded as the weights are
         # On a CPU the head is a copy, laid out as `parameters` says; elsewhere it is the table itself.
         self._is_head_copied = device.type == "cpu"
