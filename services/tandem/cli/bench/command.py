@@ -28,9 +28,10 @@ from tandem.core.errors import ConfigError, TandemError
 WARM_UP_TOKENS = 16
 
 Measure = Callable[[BenchConfig, Journal], Awaitable[Section]]
+# What `--only` may name, each with services of its own.
 FEATURES: dict[str, Measure] = {
-    "prefix-cache": measure_prefix_cache
-}  # what `--only` may name, each with services of its own
+    "prefix-cache": measure_prefix_cache,
+}
 
 
 def bench(config: BenchConfig) -> int:
