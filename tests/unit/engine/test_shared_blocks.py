@@ -76,6 +76,7 @@ class Accounts:
                 what(group, block_ids, position, lambda key: (sequence.cache_salt, tuple(token_ids[: key + 1])))
 
     def _write(self, group, block_ids, position, content):
+        assert self._kv.pools[group.name].is_private(block_ids[position // BLOCK_SIZE])
         self._written[group][self._slot(block_ids, position)] = content(position)
 
     def _read(self, group, block_ids, position, content):
