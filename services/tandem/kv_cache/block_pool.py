@@ -86,14 +86,16 @@ class BlockPool:
     def check_integrity(self, held: Iterable[int]) -> None:
         """Raises AssertionError unless `held`, the entries of all tables, are what is held, and the rest is free."""
         holders = Counter(held)
-        assert holders == Counter(dict(enumerate(self._num_holders))), "tables and counts of holders differ"
-        free = [*self._blank, *self._kept]
-        assert len(set(free)) == len(free), "a block is free twice"
-        assert not holders.keys() & set(free), "a block is free and held"
+        counts = {block_id: count for block_id, count in enumerate(self._num_holders) if count}
+        assert holders == counts, "tables and counts of holders differ"
+        free = {*self._blank, *self._kept}
+        assert len(free) == self.num_free, "a block is free twice"
+        assert free.isdisjoint(holders), "a block is free and held"
         assert len(free) + len(holders) == self.num_blocks, "a block is lost"
-        assert self._block_of == {digest: block_id for block_id, digest in self._digest_of.items()}
+        assert len(self._block_of) == len(self._digest_of)
+        assert all(self._block_of[digest] == block_id for block_id, digest in self._digest_of.items())
         assert self._kept.keys() <= self._digest_of.keys(), "a block is kept that nobody could find"
-        assert not self._digest_of.keys() & set(self._blank), "a blank block can be found"
+        assert self._digest_of.keys().isdisjoint(self._blank), "a blank block can be found"
 
     def _evict(self) -> int:
         self.num_evictions += 1
