@@ -7,7 +7,7 @@ its own sequence, or for one with the same salt and beginning.
 import random
 from zlib import crc32
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -123,7 +123,7 @@ class ChanceDrafter:
 
 class SharedBlocks(RuleBasedStateMachine):
     @initialize(
-        num_blocks=st.integers(4, 16),
+        num_blocks=st.integers(4, 32),
         max_sequences=st.integers(1, 4),
         max_step_tokens=st.integers(5, 14),
         seed=st.integers(0, 99),
@@ -190,7 +190,12 @@ class SharedBlocks(RuleBasedStateMachine):
 
 
 SharedBlocks.TestCase.settings = settings(
-    max_examples=100, stateful_step_count=30, deadline=None, derandomize=True, database=None
+    max_examples=150,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],  # to shrink a failure takes minutes; its steps are printed as they are
 )
 TestSharedBlocks = SharedBlocks.TestCase
 
