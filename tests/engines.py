@@ -32,11 +32,12 @@ LIMITS = EngineLimits(
 
 
 def new_sequence(sequence_id, prompt, max_tokens=16, k=4, seed=0, temperature=0.0, **kwargs) -> Sequence:
-    """A sequence; `kwargs` are `SamplingParams` fields, or `stopping`, `output`, `deadline`."""
+    """A sequence; `kwargs` are `SamplingParams` fields, or `stopping`, `output`, `deadline`, `cache_salt`."""
     stopping = kwargs.pop("stopping", StoppingParams(max_tokens))
     output, deadline = kwargs.pop("output", OutputParams()), kwargs.pop("deadline", None)
+    cache_salt = kwargs.pop("cache_salt", "")
     sampling = SamplingParams(temperature=temperature, seed=seed, **kwargs)
-    return Sequence(sequence_id, tuple(prompt), sampling, stopping, output, k, deadline)
+    return Sequence(sequence_id, tuple(prompt), sampling, stopping, output, k, deadline, cache_salt)
 
 
 def wanted(slots, num_tokens, token_ids=(2,)) -> list[Wanted]:

@@ -87,7 +87,7 @@ def reference():
     assert len(prompts) == NUM_PROMPTS
     target = load_target(DEMO_TARGET, torch.float32, "cpu")
     reference = Reference(target, prompts, {})
-    with running(target, lambda inputs: []) as under_test:
+    with running(target, lambda inputs: [], prefix_cache=False) as under_test:
         for temperature in TEMPERATURES:
             for sequence in reference.sequences(0, temperature):
                 under_test.outputs.clear()

@@ -142,6 +142,36 @@ async def test_log_probabilities_come_when_asked_for(pair, tmp_path):
             assert len(about.top_logprobs) == 2
 
 
+async def cached(stub, **fields):
+    """How many tokens of a prompt of 50 were found, and the text after it."""
+    responses = [r async for r in stub.Generate(greedy(prompt_token_ids=PROMPT * 8 + [3, 2], **fields))]
+    return responses[0].started.num_cached_tokens, [i for r in responses for i in r.round.token_ids]
+
+
+async def test_a_prompt_is_found_again_under_its_salt_alone(pair, tmp_path):
+    async with verifier(pair, tmp_path) as (opened, stub):
+        cold, text = await cached(stub, cache_salt="one")
+        assert (await cached(stub, cache_salt="one")) == (48, text)
+        assert (await cached(stub, cache_salt="other")) == (0, text)
+        assert (await cached(stub)) == (0, text)
+    assert cold == 0
+    assert opened.metrics.value(names.CACHED_TOKENS) == 48
+    assert opened.metrics.value(names.PROMPT_TOKENS) == 4 * 50 + 16  # the warm-up's, which finds and leaves nothing
+
+
+async def test_the_warm_up_is_found_by_nobody(pair, tmp_path):
+    async with verifier(pair, tmp_path) as (_, stub):
+        responses = [r async for r in stub.Generate(greedy(prompt_token_ids=[0] * 40))]
+    assert responses[0].started.num_cached_tokens == 0
+
+
+async def test_without_a_prefix_cache_every_prompt_is_computed(pair, tmp_path):
+    async with verifier(pair, tmp_path, prefix_cache=False) as (_, stub):
+        first, second = await cached(stub), await cached(stub)
+    assert first == second
+    assert first[0] == 0
+
+
 async def test_it_listens_and_says_loading_before_it_serves(pair, tmp_path, monkeypatch):
     go_on = asyncio.Event()
     loop, load = asyncio.get_running_loop(), models.load

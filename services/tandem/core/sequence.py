@@ -51,9 +51,12 @@ class Sequence:
     output: OutputParams = field(default_factory=OutputParams)
     num_speculative_tokens: int = 0  # drafts wanted a round, at most the server's K
     deadline: float | None = None  # on the monotonic clock, seconds
+    cache_salt: str = ""  # shares KV only with sequences of the same salt
 
     committed: list[int] = field(init=False)
     num_computed_tokens: int = field(init=False, default=0)
+    num_cached_tokens: int | None = field(init=False, default=None)  # found in the prefix cache; None: not begun yet
+    block_digests: list[bytes] = field(init=False, default_factory=list)  # the prefix cache's names for full KV blocks
     stats: SpeculationStats = field(init=False, default_factory=SpeculationStats)
     finish_reason: FinishReason | None = field(init=False, default=None)
     stop_token_id: int | None = field(init=False, default=None)
@@ -82,6 +85,11 @@ class Sequence:
     def is_decoding(self) -> bool:
         """Whether only the last committed token awaits its forward pass, and it was generated."""
         return self.num_uncomputed_tokens == 1 and self.num_output_tokens > 0
+
+    @property
+    def needs_prompt_rows(self) -> bool:
+        """Whether every prompt token must be computed, since it is still to be said how likely each was."""
+        return self.output.prompt_logprobs and self.num_output_tokens == 0
 
     @property
     def num_tokens_left(self) -> int:

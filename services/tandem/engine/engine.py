@@ -42,6 +42,8 @@ class Engine:
         self._failure: BaseException | None = None
         self._num_faults = 0  # rounds in a row that raised
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        for group, pool in rounds.kv.pools.items():
+            rounds.metrics.set(names.KV_BLOCKS, pool.num_blocks, group=group)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -156,4 +158,6 @@ class Engine:
             self._num_taken -= sum(output.end is not None for output in outputs)
         self._rounds.metrics.set(names.RUNNING_SEQUENCES, scheduler.num_running)
         self._rounds.metrics.set(names.QUEUED_REQUESTS, scheduler.num_waiting)
+        for group, pool in self._rounds.kv.pools.items():
+            self._rounds.metrics.set(names.KV_FREE_BLOCKS, pool.num_free, group=group)
         self._publish(outputs)

@@ -1,4 +1,4 @@
-"""The sizes that an engine is built for."""
+"""What an engine is built for."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ class EngineLimits:
     max_context: int  # most tokens of one sequence
     kv_tokens: int  # that the KV cache holds
     block_size: int  # tokens of a KV block
+    prefix_cache: bool = True  # whether sequences that begin alike share KV
 
     def __post_init__(self) -> None:
         """Every running sequence must be able to advance in every step."""

@@ -226,7 +226,7 @@ class ModelRunner:
         first_row = 0
         for scheduled in step:
             sequence, about = scheduled.sequence, []
-            if sequence.output.prompt_logprobs and sequence.num_output_tokens == 0:
+            if sequence.needs_prompt_rows:
                 following = sequence.prompt_token_ids[scheduled.start + 1 : scheduled.start + scheduled.num_rows + 1]
                 for first in range(0, len(following), _MAX_LOGIT_ROWS):
                     token_ids = self._tensor(following[first : first + _MAX_LOGIT_ROWS])

@@ -64,16 +64,16 @@ class RoundLoop:
         Args:
             outputs: is given what the round emits; holds what was emitted before a fault, too.
         """
-        num_preemptions = self.scheduler.num_preemptions
+        num_preemptions, num_evictions = self.scheduler.num_preemptions, self.kv.num_evictions
         step = self.scheduler.schedule(self._collect())
         self.metrics.count(names.PREEMPTIONS, self.scheduler.num_preemptions - num_preemptions)
+        self.metrics.count(names.KV_EVICTIONS, self.kv.num_evictions - num_evictions)
         assert step or not self.scheduler.sequences, "nobody can run, and nobody ever will"
         if not step:
             return
         for scheduled in step:
-            if scheduled.start == 0:  # new, or to be computed again
-                self.runner.enter(scheduled.sequence, scheduled.slot)
-                self._prompt_logprobs.pop(scheduled.sequence.sequence_id, None)
+            if scheduled.is_entering:
+                self._enter(scheduled)
         chosen, prompt_logprobs = self.runner.run(step)
         for scheduled, result, about_prompt in zip(step, chosen, prompt_logprobs, strict=True):
             if about_prompt:
@@ -95,11 +95,20 @@ class RoundLoop:
             self._asked.drafter.collect()
         self._asked = None
 
+    def _enter(self, scheduled: ScheduledSequence) -> None:
+        """A sequence begins, or begins again after a preemption."""
+        sequence = scheduled.sequence
+        self.runner.enter(sequence, scheduled.slot)
+        self._prompt_logprobs.pop(sequence.sequence_id, None)
+        if sequence.num_cached_tokens is None:
+            sequence.num_cached_tokens = scheduled.start
+            self.metrics.count(names.CACHED_TOKENS, scheduled.start)
+
     def _commit(self, scheduled: ScheduledSequence, chosen: Chosen | None) -> SequenceOutput | None:
         sequence, is_verify = scheduled.sequence, scheduled.sequence.is_decoding
         sequence.num_computed_tokens += scheduled.num_committed_rows
         if chosen is None:
-            self.kv.release_unseen(sequence.sequence_id, sequence.num_computed_tokens)
+            self.scheduler.settle(sequence)
             return None
         kept = sequence.commit(chosen.token_ids)
         num_accepted = min(chosen.num_accepted, len(kept))
@@ -109,8 +118,7 @@ class RoundLoop:
             sequence.stats.record(num_drafts, num_accepted)
             self._count_round(num_drafts, num_accepted)
         self.metrics.count(names.OUTPUT_TOKENS, len(kept))
-        if not sequence.finish_reason:
-            self.kv.release_unseen(sequence.sequence_id, sequence.num_computed_tokens)
+        self.scheduler.settle(sequence)  # one that ends here, too: a conversation goes on from its end
         return SequenceOutput(
             sequence_id=sequence.sequence_id,
             token_ids=kept,

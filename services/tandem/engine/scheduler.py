@@ -9,6 +9,7 @@ from tandem.core.sequence import Sequence
 from tandem.engine.limits import EngineLimits
 from tandem.engine.step import ScheduledSequence
 from tandem.kv_cache.kv_allocator import KvAllocator
+from tandem.kv_cache.prefix_cache import PrefixCache
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Scheduler:
         self.limits = limits
         self.num_preemptions = 0
         self._kv = kv
+        self._prefixes = PrefixCache(kv, limits.prefix_cache)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # oldest first
         self._slots: dict[int, int] = {}  # sequence id -> slot
@@ -98,8 +100,13 @@ class Scheduler:
         for sequence in [sequence for sequence in self._running if not sequence.is_decoding]:
             self._plan_chunk(step, sequence)
         while step.num_rows_left and self._admit():
-            self._plan_chunk(step, self._running[-1])
+            self._plan_chunk(step, self._running[-1], is_entering=True)
         return step.scheduled
+
+    def settle(self, sequence: Sequence) -> None:
+        """Sees to the blocks of a running sequence that has moved on: full ones are shared, unseen ones go back."""
+        self._prefixes.publish(sequence)
+        self._kv.release_unseen(sequence.sequence_id, sequence.num_computed_tokens)
 
     def preempt(self, sequence: Sequence) -> None:
         """Takes everything from a running sequence and puts it first in the queue."""
@@ -115,11 +122,18 @@ class Scheduler:
         assert {sequence.sequence_id for sequence in self._running} == set(self._slots)
         self._kv.check_integrity()
 
-    def _plan_chunk(self, step: "_Step", sequence: Sequence) -> None:
+    def _plan_chunk(self, step: "_Step", sequence: Sequence, is_entering: bool = False) -> None:
         if step.num_rows_left:
-            self._plan(step, sequence, min(step.num_rows_left, sequence.num_uncomputed_tokens), ())
+            self._plan(step, sequence, min(step.num_rows_left, sequence.num_uncomputed_tokens), (), is_entering)
 
-    def _plan(self, step: "_Step", sequence: Sequence, num_rows: int, draft_token_ids: tuple[int, ...]) -> None:
+    def _plan(
+        self,
+        step: "_Step",
+        sequence: Sequence,
+        num_rows: int,
+        draft_token_ids: tuple[int, ...],
+        is_entering: bool = False,
+    ) -> None:
         """Adds a sequence to the step, if blocks allow."""
         if sequence.sequence_id not in self._slots:
             return  # preempted a moment ago, by an older one
@@ -133,16 +147,22 @@ class Scheduler:
             self.preempt(youngest)
             if youngest is sequence:
                 return
-        step.scheduled.append(ScheduledSequence(sequence, self.slot(sequence), num_rows, draft_token_ids))
+        step.scheduled.append(ScheduledSequence(sequence, self.slot(sequence), num_rows, draft_token_ids, is_entering))
 
     def _admit(self) -> bool:
-        """Gives the first waiting sequence a slot, if there is one and the cache has room for all its tokens."""
+        """Gives the first waiting sequence a slot, if there is one and the cache has room for all its tokens.
+
+        It begins with what others have computed of it.
+        """
         if not self._waiting or not self._free_slots:
             return False
         growing = {sequence.sequence_id: self._num_needed(sequence) for sequence in self._running}
         sequence = self._waiting[0]
-        if not self._kv.has_room_for(self._num_needed(sequence), growing):
+        shared = self._prefixes.find(sequence)
+        if not self._kv.has_room_for(self._num_needed(sequence), growing, shared):
             return False
+        self._kv.share(sequence.sequence_id, shared)
+        sequence.num_computed_tokens = len(shared) * self._kv.block_size
         self._waiting.popleft()
         self._slots[sequence.sequence_id] = self._free_slots.pop()
         self._running.append(sequence)

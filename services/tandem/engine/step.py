@@ -18,6 +18,7 @@ class ScheduledSequence:
     slot: int
     num_committed_rows: int
     draft_token_ids: Tokens[int] = ()
+    is_entering: bool = False  # took its slot for this step
 
     def __post_init__(self) -> None:
         """A contradiction is a defect of ours."""

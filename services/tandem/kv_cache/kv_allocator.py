@@ -1,6 +1,6 @@
 """The block tables of all sequences, over the pools of all KV groups."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tandem.kv_cache.block_pool import BlockPool
 from tandem.kv_cache.block_table import BlockTable
@@ -8,7 +8,11 @@ from tandem.kv_cache.group import KvGroup
 
 
 class KvAllocator:
-    """Gives a sequence blocks in every group or in none."""
+    """Gives a sequence blocks in every group or in none.
+
+    Blocks can be shared: a sequence's first ones may be those of another with the same beginning. They are named by
+    digests, one for each block's worth of tokens (see `block_digests`).
+    """
 
     def __init__(self, groups: Iterable[KvGroup], num_blocks: Mapping[str, int], block_size: int) -> None:
         """Starts with every block free.
@@ -24,25 +28,58 @@ class KvAllocator:
         self._tables: dict[int, dict[str, BlockTable]] = {}  # by sequence id
 
     @property
+    def pools(self) -> Mapping[str, BlockPool]:
+        """The blocks of each group, by its name."""
+        return self._pools
+
+    @property
     def usage(self) -> float:
-        """Share of the fullest group's blocks that are taken, 0..1."""
+        """Share of the fullest group's blocks that are held, 0..1."""
         return max(1.0 - pool.num_free / pool.num_blocks for pool in self._pools.values())
+
+    @property
+    def num_evictions(self) -> int:
+        """Blocks that were kept to be found again until their room was needed."""
+        return sum(pool.num_evictions for pool in self._pools.values())
 
     def can_ever_hold(self, num_tokens: int) -> bool:
         """Whether one sequence of that length fits an otherwise empty cache."""
-        return all(self._num_blocks(num_tokens) <= pool.num_blocks for pool in self._full_pools())
+        return all(self._num_blocks(num_tokens) <= pool.num_blocks for _, pool in self._full_pools())
 
-    def has_room_for(self, num_tokens: int, growing: Mapping[int, int]) -> bool:
+    def find(self, digests: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of a sequence's first blocks that it can share, in every group.
+
+        A full group needs them all, a sliding one the last of them, which the next query sees; the longest beginning
+        that suits both counts.
+        """
+        tables = self._new_tables().values()
+        while digests and (num_found := min(table.find(digests) for table in tables)) < len(digests):
+            digests = digests[:num_found]
+        return digests
+
+    def share(self, sequence_id: int, digests: Sequence[bytes]) -> None:
+        """Begins a sequence with blocks that `find` found a moment ago."""
+        assert sequence_id not in self._tables
+        self._tables[sequence_id] = self._new_tables()
+        for table in self._tables[sequence_id].values():
+            table.share(digests)
+
+    def publish(self, sequence_id: int, digests: Sequence[bytes], num_blocks: int) -> None:
+        """Lets others find a sequence's first `num_blocks` blocks: full of computed tokens, never written again."""
+        for table in self._tables[sequence_id].values():
+            table.publish(digests, num_blocks)
+
+    def has_room_for(self, num_tokens: int, growing: Mapping[int, int], shared: Sequence[bytes] = ()) -> bool:
         """Whether a new sequence of that length fits now.
 
         Args:
             num_tokens: that the new sequence will hold.
             growing: sequence id -> tokens that it is about to hold; their blocks are not given away.
+            shared: digests of the blocks that it would share.
         """
         return all(
-            self._num_blocks(num_tokens) + self._num_promised(name, growing) <= self._pools[name].num_free
-            for name, window in self._windows.items()
-            if window is None
+            self._num_blocks(num_tokens) - pool.num_held(shared) + self._num_promised(name, growing) <= pool.num_free
+            for name, pool in self._full_pools()
         )
 
     def reserve(self, sequence_id: int, num_tokens: int) -> bool:
@@ -70,16 +107,19 @@ class KvAllocator:
             table.release()
 
     def check_integrity(self) -> None:
-        """Raises AssertionError if a block is lost, or held by two."""
+        """Raises AssertionError if a block is lost, or one that is written to is held by two."""
         for name, pool in self._pools.items():
-            pool.check_integrity(block_id for tables in self._tables.values() for block_id in tables[name].held)
+            tables = [of_sequence[name] for of_sequence in self._tables.values()]
+            pool.check_integrity(block_id for table in tables for block_id in table.held)
+            for table in tables:
+                table.check_integrity()
 
     def _new_tables(self) -> dict[str, BlockTable]:
         return {name: BlockTable(self._pools[name], self.block_size, window) for name, window in self._windows.items()}
 
-    def _full_pools(self) -> Iterable[BlockPool]:
+    def _full_pools(self) -> Iterable[tuple[str, BlockPool]]:
         """The pools that limit what fits: `num_blocks_for` makes sliding ones large enough."""
-        return (self._pools[name] for name, window in self._windows.items() if window is None)
+        return ((name, self._pools[name]) for name, window in self._windows.items() if window is None)
 
     def _num_promised(self, name: str, growing: Mapping[int, int]) -> int:
         """Blocks of a full group that sequences will still take until they hold the tokens of `growing`."""

@@ -61,6 +61,9 @@ PREEMPTIONS = _counter(
 )
 KV_BLOCKS = _gauge("tandem_kv_blocks", "block", "KV blocks that a group has.", "group")
 KV_FREE_BLOCKS = _gauge("tandem_kv_free_blocks", "block", "KV blocks of a group that could be taken now.", "group")
+KV_EVICTIONS = _counter(
+    "tandem_kv_evictions_total", "block", "KV blocks whose cached content made room for another sequence's."
+)
 
 SPEC_ROUNDS = _counter(
     "tandem_spec_rounds_total", "round", "Verify rounds, counted for each sequence in them, with drafts or without."

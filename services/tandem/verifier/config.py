@@ -44,6 +44,7 @@ class VerifierConfig:
     max_step_tokens: int = option(512, help="most rows of one forward pass; longer prompts are computed in chunks")
     kv_tokens: int = option(32768, help="tokens that the KV cache holds")
     block_size: int = option(16, help="tokens of a KV block")
+    prefix_cache: bool = option(True, help="requests that begin alike (and have one cache salt) share KV")
     exchange_directory: str = option("/dev/shm", help="memory-backed folder for what the drafter reads")  # noqa: S108
     drain_seconds: float = option(30.0, help="time for running requests when told to stop")
 

@@ -143,4 +143,5 @@ def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:
         max_context=config.max_context or longest,
         kv_tokens=config.kv_tokens,
         block_size=config.block_size,
+        prefix_cache=config.prefix_cache,
     )

@@ -32,6 +32,7 @@ VERIFIER_SERVICE: str = verifier_service_pb2.DESCRIPTOR.services_by_name["Verifi
 MAX_CONCURRENT_STREAMS = 4096  # a gateway holds all its requests on one connection
 WARM_UP_SEQUENCE_ID = 0
 WARM_UP_TOKENS = 16
+WARM_UP_CACHE_SALT = "warm-up"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,11 @@ async def _drafters(
 async def _warm_up(engine: Engine, streams: OutputStreams) -> None:
     """Runs every kind of step once, so that the first request does not wait for what is made at first use."""
     sequence = Sequence(
-        WARM_UP_SEQUENCE_ID, (0,) * WARM_UP_TOKENS, SamplingParams(temperature=0.0), StoppingParams(WARM_UP_TOKENS)
+        WARM_UP_SEQUENCE_ID,
+        (0,) * WARM_UP_TOKENS,
+        SamplingParams(temperature=0.0),
+        StoppingParams(WARM_UP_TOKENS),
+        cache_salt=WARM_UP_CACHE_SALT,
     )
     async for output in streams.generate(engine, sequence):
         if output.end and output.end.reason is not FinishReason.LENGTH:

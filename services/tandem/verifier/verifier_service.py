@@ -109,13 +109,16 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
             output=resolved.output,
             num_speculative_tokens=resolved.num_speculative_tokens,
             deadline=None if seconds_left is None else time.monotonic() + seconds_left,
+            cache_salt=resolved.cache_salt,
         )
 
 
 def _started(sequence: Sequence, output: SequenceOutput) -> verifier_service_pb2.GenerateResponse:
     return verifier_service_pb2.GenerateResponse(
         started=verifier_service_pb2.SequenceStarted(
-            seed=sequence.sampling.seed, prompt_logprobs=map(_logprobs, output.prompt_logprobs)
+            seed=sequence.sampling.seed,
+            num_cached_tokens=sequence.num_cached_tokens or 0,
+            prompt_logprobs=map(_logprobs, output.prompt_logprobs),
         )
     )
 

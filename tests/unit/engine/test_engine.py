@@ -56,7 +56,7 @@ def by_hand(target, sequence):
 def plain(target):
     """What the target alone writes, one sequence at a time: text by (temperature, prompt)."""
     texts = {}
-    with running(target, lambda inputs: []) as under_test:
+    with running(target, lambda inputs: [], prefix_cache=False) as under_test:
         for temperature in (0.0, 0.8):
             for sequence in sequences(0, temperature):
                 under_test.outputs.pop(sequence.sequence_id, None)

@@ -28,10 +28,12 @@ def make_scheduler(kv_tokens=1000, max_sequences=4, max_step_tokens=16):
     return Scheduler(limits, KvAllocator(GROUPS, sizes, BLOCK_SIZE))
 
 
-def make_sequence(sequence_id, num_prompt_tokens=5, max_tokens=20, k=4):
+def make_sequence(sequence_id, num_prompt_tokens=5, max_tokens=20, k=4, first=None):
+    """`first` is the first token of the prompt; by default no two sequences begin alike."""
+    first = 100 * sequence_id if first is None else first
     return Sequence(
         sequence_id,
-        tuple(range(num_prompt_tokens)),
+        tuple(range(first, first + num_prompt_tokens)),
         SamplingParams(),
         StoppingParams(max_tokens),
         num_speculative_tokens=k,
@@ -48,8 +50,9 @@ def run(scheduler, drafts=None, accepted=0):
         if is_chosen_from:
             kept = sequence.commit([7] * (min(accepted, len(scheduled.draft_token_ids)) + 1))
             sequence.num_computed_tokens += len(kept) - 1
-            if sequence.finish_reason:
-                scheduler.remove(sequence)
+        scheduler.settle(sequence)
+        if sequence.finish_reason:
+            scheduler.remove(sequence)
     scheduler.check_integrity()
     return [(s.sequence.sequence_id, s.num_committed_rows, len(s.draft_token_ids)) for s in step]
 
@@ -145,6 +148,45 @@ def test_a_preempted_sequence_leaves_the_step_that_it_was_in():
     assert steps == [[(2, 1, 0), (1, 7, 0)], [(2, 1, 0), (1, 7, 0)]]
     assert run(scheduler) == [(1, 6, 0)]
     assert young.num_computed_tokens == 0
+
+
+def test_a_prompt_goes_on_where_another_of_the_same_beginning_is():
+    scheduler = make_scheduler()
+    scheduler.add(make_sequence(1, num_prompt_tokens=14, first=0))
+    run(scheduler)
+    scheduler.add(make_sequence(2, num_prompt_tokens=20, first=0))
+    step = scheduler.schedule({})
+    assert [(s.start, s.num_rows, s.is_entering) for s in step] == [(14, 1, False), (12, 8, True)]
+
+
+def test_those_who_share_fit_together():
+    scheduler = make_scheduler(kv_tokens=7 * BLOCK_SIZE)
+    scheduler.add(make_sequence(1, num_prompt_tokens=13, max_tokens=3, first=0))
+    run(scheduler)
+    for sequence_id in (2, 3, 4):  # three blocks are everybody's, one is each one's own
+        scheduler.add(make_sequence(sequence_id, num_prompt_tokens=13, max_tokens=3, first=0))
+    assert run(scheduler) == [(1, 1, 0), (2, 1, 0), (3, 1, 0), (4, 1, 0)]
+
+
+def test_a_preempted_sequence_finds_its_own_blocks_again():
+    scheduler = make_scheduler()
+    sequence = make_sequence(1, num_prompt_tokens=13)
+    scheduler.add(sequence)
+    run(scheduler)
+    scheduler.preempt(sequence)
+    assert (sequence.num_computed_tokens, scheduler.num_running) == (0, 0)
+    (scheduled,) = scheduler.schedule({})
+    assert (scheduled.start, scheduled.num_rows, scheduled.is_entering) == (12, 2, True)
+
+
+def test_a_prompt_without_anything_to_share_starts_at_its_beginning_once():
+    scheduler = make_scheduler()
+    scheduler.add(make_sequence(1, num_prompt_tokens=37))
+    steps = []
+    for _ in range(4):
+        steps += [(s.start, s.is_entering) for s in scheduler.schedule({})]
+        run(scheduler)
+    assert steps == [(0, True), (16, False), (32, False), (37, False)]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -16,6 +16,7 @@ from tandem.cli.bench.measuring import (
     measure_first_token,
     measure_throughput,
 )
+from tandem.cli.bench.prefix_cache import measure_prefix_cache
 from tandem.cli.bench.prompts import encode, read_texts, shorten, spread
 from tandem.cli.bench.replica import Journal
 from tandem.cli.bench.results import Results
@@ -27,7 +28,10 @@ from tandem.core.errors import ConfigError, TandemError
 WARM_UP_TOKENS = 16
 
 Measure = Callable[[BenchConfig, Journal], Awaitable[Section]]
-FEATURES: dict[str, Measure] = {}  # what `--only` may name, each with services of its own
+# What `--only` may name, each with services of its own.
+FEATURES: dict[str, Measure] = {
+    "prefix-cache": measure_prefix_cache,
+}
 
 
 def bench(config: BenchConfig) -> int:
