@@ -45,7 +45,7 @@ class Problem:
         self.query = (torch.randn(shape, generator=generator, device="cuda") * group.head_dim**-0.5).to(dtype)
 
     def attend(self) -> torch.Tensor:
-        backend = PagedBackend(NUM_HEADS, "cuda")
+        backend = PagedBackend(NUM_HEADS, "cuda", self.kv.dtype)
         plan = backend.prepare(self.batch, [self.group], BLOCK_SIZE).plans["group"]
         return backend.attend(self.query, self.kv, plan)
 

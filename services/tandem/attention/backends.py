@@ -20,5 +20,5 @@ def backend_for(
     if device.type == "cuda":
         from tandem.attention.paged import PagedBackend  # needs Triton, which a CPU does without
 
-        return PagedBackend(num_heads, device)
+        return PagedBackend(num_heads, device, dtype)
     return ReferenceBackend(num_heads, device, dtype, is_batch_invariant)

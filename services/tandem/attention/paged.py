@@ -12,8 +12,8 @@ from tandem.kv_cache.group import KvGroup
 
 NO_WINDOW = 1 << 30
 PAD_SLOT_ID = -1
-MIN_BLOCK_ROWS = 16  # of a product on tensor cores
-_BLOCK_ROWS = 64
+_BLOCK_ROWS = {torch.float32: 16}  # as many as fit a multiprocessor's shared memory at the largest head
+_MANY_BLOCK_ROWS = 64  # of smaller numbers
 # Keys of a split, by the position from which on it holds: long texts are cut into fewer, longer splits, so that merging
 # them costs little beside reading their keys.
 _SPLIT_SIZES = ((0, 128), (2048, 512), (16384, 1024))
@@ -33,9 +33,10 @@ class _Plan:
 class PagedBackend:
     """Plans are two copies to the device a group; nothing is read back."""
 
-    def __init__(self, num_heads: int, device: torch.device | str) -> None:
-        """Plans for networks of `num_heads` query heads."""
+    def __init__(self, num_heads: int, device: torch.device | str, dtype: torch.dtype) -> None:
+        """Plans for networks of `num_heads` query heads, with keys and values of `dtype`."""
         self._num_heads = num_heads
+        self._block_rows = _BLOCK_ROWS.get(dtype, _MANY_BLOCK_ROWS)
         self._device = torch.device(device)
 
     def prepare(self, batch: QueryBatch, groups: Iterable[KvGroup], block_size: int) -> AttentionMetadata:
@@ -62,14 +63,14 @@ class PagedBackend:
             plan.pieces,
             plan.tables,
             block_size=plan.block_size,
-            block_rows=_BLOCK_ROWS,
+            block_rows=self._block_rows,
             max_splits=plan.max_splits,
             window=plan.window,
         )
 
     def _plan(self, batch: QueryBatch, group: KvGroup, tables: Sequence[Sequence[int]], block_size: int) -> _Plan:
         window = group.window or NO_WINDOW
-        rows_per_piece = _BLOCK_ROWS * group.num_kv_heads // self._num_heads
+        rows_per_piece = self._block_rows * group.num_kv_heads // self._num_heads
         assert rows_per_piece, "more query heads read a KV head than a piece has rows"
         pieces = list(_pieces(batch, rows_per_piece))
         width = max(map(len, tables))

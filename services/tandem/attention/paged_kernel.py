@@ -158,6 +158,7 @@ def attend_paged(
         BLOCK_ROWS=block_rows,
         BLOCK_KEYS=BLOCK_KEYS,
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
+        num_stages=1 if query.dtype == torch.float32 else 3,
         num_warps=8 if block_rows * head_dim >= 1 << 14 else 4,
     )
     _merge_splits[(num_pieces, num_kv_heads, block_rows)](

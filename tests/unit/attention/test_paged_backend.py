@@ -11,8 +11,8 @@ from tests.unit.attention.test_reference_backend import CASES, GROUPS, NUM_HEADS
 
 
 def attend(step, group, query):
-    metadata = PagedBackend(NUM_HEADS, "cpu").prepare(step.batch, GROUPS, step.block_size)
-    return PagedBackend(NUM_HEADS, "cpu").attend(query, step.kv[group.name], metadata.plans[group.name])
+    metadata = PagedBackend(NUM_HEADS, "cpu", torch.float32).prepare(step.batch, GROUPS, step.block_size)
+    return PagedBackend(NUM_HEADS, "cpu", torch.float32).attend(query, step.kv[group.name], metadata.plans[group.name])
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
@@ -28,7 +28,7 @@ def test_positions_and_slots_are_those_of_the_reference():
     tables = {"sliding_attention": [[1, 5, 2], [4, 0]], "full_attention": [[7, 3, 0], [1, 2]]}
     batch = QueryBatch((3, 1), (7, 5), (10, 5), tables)
     ours, theirs = (
-        backend.prepare(batch, GROUPS, 4) for backend in (PagedBackend(NUM_HEADS, "cpu"), ReferenceBackend(NUM_HEADS))
+        backend.prepare(batch, GROUPS, 4) for backend in (PagedBackend(NUM_HEADS, "cpu", torch.float32), ReferenceBackend(NUM_HEADS))
     )
     assert ours.positions.tolist() == theirs.positions.tolist()
     for group in ("sliding_attention", "full_attention"):
@@ -44,7 +44,7 @@ def test_a_row_does_not_depend_on_the_others(window, start):
     kv = torch.randn(300 * 16, *group.slot_shape, generator=generator)
     blocks = torch.randperm(300, generator=generator).tolist()
     query = torch.randn(12, NUM_HEADS, 16, generator=generator)
-    backend = PagedBackend(NUM_HEADS, "cpu")
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
 
     def run(rows, batch):
         return backend.attend(rows, kv, backend.prepare(batch, [group], 16).plans["group"])
