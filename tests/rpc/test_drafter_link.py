@@ -21,6 +21,7 @@ from tandem.rpc.server import RpcServer
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link, peer
+from tandem.verifier.carrier import MemoryCarrier
 from tandem.verifier.drafter_link import DrafterLink
 from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
 from tests.engines import wanted
@@ -54,7 +55,7 @@ def metrics():
 
 @pytest.fixture
 async def link(address, exchange, metrics):
-    link = DrafterLink(address, exchange, "target-rev", TIMEOUT_SECONDS, metrics)
+    link = DrafterLink(address, MemoryCarrier(exchange), "target-rev", TIMEOUT_SECONDS, metrics)
     following = asyncio.create_task(link.follow())
     yield link
     assert not following.done(), "whatever a drafter did, the link goes on"

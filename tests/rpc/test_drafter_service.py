@@ -29,7 +29,7 @@ from tandem.models.gemma4.weights import load_drafter, revision
 from tandem.rpc.channel import open_channel
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link
-from tandem.verifier.attachment import shared_memory_of
+from tandem.verifier.carrier import MemoryCarrier, shared_memory_of
 from tandem.verifier.drafter_link import DrafterLink
 from tests.checkpoints import make_tiny_pair
 from tests.engines import wanted
@@ -123,7 +123,7 @@ async def client(config, exchange):
 @asynccontextmanager
 async def linked(address, exchange):
     """The verifier's end, attached."""
-    link = DrafterLink(address, exchange, "rev", 5.0, Metrics())
+    link = DrafterLink(address, MemoryCarrier(exchange), "rev", 5.0, Metrics())
     following = asyncio.create_task(link.follow())
     try:
         await until(lambda: link.info)
