@@ -4,6 +4,7 @@ import random
 from contextlib import asynccontextmanager
 
 from tandem.drafter.drafter_service import DrafterService
+from tandem.drafter.memory_drafting import MemoryDrafting
 from tandem.drafter.v1 import drafter_service_pb2_grpc
 from tandem.engine.draft_source import DrafterInfo
 from tandem.exchange.attached_exchange import AttachedExchange
@@ -42,7 +43,7 @@ class HostileDevice:
 async def hostile_drafter(listen):
     """Serves one at `listen`."""
     server = RpcServer()
-    service = DrafterService(HostileDevice(), DrafterInfo("hostile", 7, "test"))
+    service = DrafterService(MemoryDrafting(HostileDevice()), DrafterInfo("hostile", 7, "test"))
     server.add(
         drafter_service_pb2_grpc.add_DrafterServiceServicer_to_server, service, "tandem.drafter.v1.DrafterService"
     )

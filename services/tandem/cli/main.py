@@ -15,7 +15,7 @@ from tandem.core.errors import ConfigError, TandemError
 FAILED = 1
 INTERRUPTED = 130  # as shells say of a process that SIGINT ended
 
-# Subcommand to its one line of help. The module of the same name under tandem.cli is imported when it is asked for.
+# Subcommand to its one line of help. Its module under tandem.cli (with _ for -) is imported when it is asked for.
 COMMANDS = {
     "up": "serve: gateway, verifier and drafter on this machine",
     "demo": "serve the demo pair, stream a completion, compare with and without drafter",
@@ -26,6 +26,7 @@ COMMANDS = {
     "gateway": "run one gateway",
     "verifier": "run one verifier",
     "drafter": "run one drafter",
+    "lookup-drafter": "run one drafter that needs no model: it looks up what followed before",
 }
 
 
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if chosen not in COMMANDS:
         parser.parse_args(argv)  # shows help or version, or complains
         return 0
-    command = cast(Command, importlib.import_module(f"tandem.cli.{chosen}"))
+    command = cast(Command, importlib.import_module(f"tandem.cli.{chosen.replace('-', '_')}"))
     command.configure(subparser_of[chosen])
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
