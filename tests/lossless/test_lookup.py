@@ -16,7 +16,7 @@ from tests.lossless.test_split import attached_verifier, generate
 
 NUM_PROMPTS = 6
 PASSAGE, BEGUN = 64, 12  # tokens
-LONG = 160
+LONG = 120  # tokens of a text that goes on for a while
 
 
 @contextmanager
@@ -52,6 +52,20 @@ def copying(reference):
     return copying
 
 
+@pytest.fixture(scope="module")
+def long(copying):
+    """A few of them with longer texts."""
+    long = Reference(copying.target, copying.prompts[:3], {})
+    with running(long.target, lambda inputs: []) as under_test:
+        texts = [under_test.generate([sequence])[0] for sequence in sequences_of(long, 0)]
+    long.texts.update({(0.0, index): text for index, text in enumerate(texts)})
+    return long
+
+
+def sequences_of(long, k):
+    return [new_sequence(index, prompt, LONG, k) for index, prompt in enumerate(long.prompts)]
+
+
 async def until(condition, seconds=60):
     async with asyncio.timeout(seconds):
         while not condition():
@@ -71,34 +85,33 @@ async def test_alone_and_in_a_mixed_batch(copying, lookup_socket, tmp_path, k, t
     assert num_accepted > num_rounds / (3 if temperature else 1.5)
 
 
-async def test_sequences_that_are_preempted_and_move(copying, lookup_socket, tmp_path):
-    """A pool for two of six: slots change hands, and come back to whom they were taken from."""
-    settings = {"lookup_drafter": lookup_socket, "kv_tokens": 352, "max_context": 176}
+async def test_sequences_that_are_preempted(long, lookup_socket, tmp_path):
+    """A pool that holds them when they begin, and not when they have grown: they leave their slots and come back."""
+    settings = {"lookup_drafter": lookup_socket, "kv_tokens": 560, "max_context": 280}
     async with attached_verifier(tmp_path, "none", **settings) as (metrics, stub):
-        texts = await asyncio.gather(*(generate(stub, sequence) for sequence in copying.sequences(7, 0.0)))
-        assert metrics.value(names.SPEC_ACCEPTED_TOKENS) > metrics.value(names.SPEC_ROUNDS)
+        texts = await asyncio.gather(*(generate(stub, sequence, LONG) for sequence in sequences_of(long, 7)))
         assert metrics.value(names.PREEMPTIONS) > 0
-    copying.check(0.0, texts, "lookup, tiny pool")
+        assert metrics.value(names.SPEC_ACCEPTED_TOKENS) > metrics.value(names.SPEC_ROUNDS)
+    long.check(0.0, texts, "lookup, tiny pool")
 
 
-async def test_a_killed_lookup_drafter_changes_no_text_and_comes_back(copying, tmp_path, monkeypatch):
+async def test_a_killed_lookup_drafter_changes_no_text_and_comes_back(long, tmp_path, monkeypatch):
     monkeypatch.setattr(drafter_link, "RETRY_SECONDS", 0.02)
     address = f"unix:{tmp_path}/lookup.sock"
-    prompt = copying.prompts[0]
     with lookup_process(address) as first:
         async with attached_verifier(tmp_path, "none", lookup_drafter=address) as (metrics, stub):
-            plain = await generate(stub, new_sequence(0, prompt, k=0), LONG)
-            running = asyncio.create_task(generate(stub, new_sequence(0, prompt, k=1), LONG))
+            writing = [asyncio.create_task(generate(stub, sequence, LONG)) for sequence in sequences_of(long, 1)]
             await until(lambda: metrics.value(names.SPEC_ACCEPTED_TOKENS) > 0)
             first.kill()
-            assert not running.done()
-            assert await running == plain
+            assert not any(task.done() for task in writing)
+            long.check(0.0, await asyncio.gather(*writing), "lookup, killed")
             await until(lambda: not metrics.value(names.DRAFTER_ATTACHED))
             with lookup_process(address):
                 await until(lambda: metrics.value(names.DRAFTER_ATTACHED))
                 before = metrics.value(names.SPEC_ACCEPTED_TOKENS)
-                assert await generate(stub, new_sequence(0, prompt, k=4), LONG) == plain
+                texts = await asyncio.gather(*(generate(stub, sequence, LONG) for sequence in sequences_of(long, 4)))
                 assert metrics.value(names.SPEC_ACCEPTED_TOKENS) > before + LONG / 2
+    long.check(0.0, texts, "lookup, back again")
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
