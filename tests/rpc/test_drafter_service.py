@@ -237,6 +237,12 @@ async def test_layers_that_do_not_fit_are_refused(client, decoding):
         assert code is grpc.StatusCode.INVALID_ARGUMENT and message in details
 
 
+async def test_a_verifier_that_only_sends_tokens_is_refused(client):
+    request = pb.AttachRequest(generation=6, token_stream=pb.TokenStream(num_slots=8, vocabulary_size=64))
+    code, details = await refusal(client.stub.Attach(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith("shared_memory: is needed")
+
+
 async def test_files_of_another_attachment_are_refused(client, exchange):
     exchange.renew(5)
     code, details = await refusal(client.stub.Attach(client.attachment(6)))
