@@ -32,7 +32,7 @@ def test_both_drafters_are_attached_and_one_dies_alone(start_up, pair):
     up.wait_for(r"^verifier +\| .* drafter drafter attached")
     _, before, _ = up.generate(*COPY)
     os.kill(up.pid("lookup-drafter"), signal.SIGKILL)
-    up.wait_for(r"^verifier +\| .* drafter lost")
+    up.wait_for(r"^verifier +\| .* drafter lookup lost")
     code, after, err = up.generate(*COPY)
     assert code == 0 and after == before and figures(err)["drafted"] > 0
     up.wait_for(ATTACHED, count=2)

@@ -337,7 +337,7 @@ async def test_a_drafter_that_breaks_every_attachment_is_dialled_ever_more_rarel
             assert time.monotonic() - lost_at >= 0.01 * 2**4
     lines = [record.message for record in caplog.records]
     assert sum("attached" in line for line in lines) == 5
-    assert sum(line == "drafter lost: UNAVAILABLE: go away" for line in lines) == 4
+    assert sum(line == "drafter fake lost: UNAVAILABLE: go away" for line in lines) == 4
 
 
 async def test_rounds_without_drafts_share_a_line(address, link, caplog):

@@ -4,7 +4,7 @@ The engine's thread asks and waits; the service's event loop dials, sends and re
 trusted: it costs a round's drafts at worst, or the connection, which is then made anew.
 
     begin    engine -> loop: one request, only when none is outstanding
-    answer   loop -> engine: the round's counts, by an event that `collect` waits for
+    answer   loop -> engine: what came, by an event that `collect` waits for
     late     the round stays outstanding; until its answer came nobody asks again, and at last the stream is given up
     stale    an answer to anything but the outstanding round ends the stream: both sides begin anew with `Attach`
 """
@@ -153,7 +153,7 @@ class DrafterLink:
             except Exception as error:
                 reason, is_absent = _describe(error), isinstance(error, NobodyListens)
             if attached_at:
-                logger.warning("drafter lost: %s", reason)
+                logger.warning("drafter %s lost: %s", attachment.info.name, reason)
             elif reason != told:
                 logger.warning("no drafter at %s: %s", self._address, reason)
             told = reason
