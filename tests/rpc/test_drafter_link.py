@@ -21,8 +21,8 @@ from tandem.rpc.server import RpcServer
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link, peer
-from tandem.verifier.carrier import MemoryCarrier
 from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.memory_carrier import MemoryCarrier
 from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
 from tests.engines import wanted
 from tests.rpc.fake_drafter import SPEC, FakeDrafter, answer, drafting, drafts_of, honest

@@ -29,8 +29,8 @@ from tandem.models.gemma4.weights import load_drafter, revision
 from tandem.rpc.channel import open_channel
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link
-from tandem.verifier.carrier import MemoryCarrier, shared_memory_of
 from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.memory_carrier import MemoryCarrier, shared_memory_of
 from tests.checkpoints import make_tiny_pair
 from tests.engines import wanted
 from tests.unit.engine.drafting import GREEDY, Decoding, exchange_spec

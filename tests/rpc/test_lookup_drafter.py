@@ -19,8 +19,8 @@ from tandem.rpc.channel import open_channel
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link, peer
-from tandem.verifier.carrier import MemoryCarrier
 from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.memory_carrier import MemoryCarrier
 from tandem.verifier.token_carrier import MAX_TOKENS_A_REQUEST, TokenCarrier
 from tests.rpc.fake_drafter import SPEC, FakeDrafter, answer, drafting
 

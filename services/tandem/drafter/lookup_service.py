@@ -1,8 +1,7 @@
 """The lookup drafter's process: no weights, no shared memory, no torch."""
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from tandem.core.config import describe
 from tandem.drafter.lookup_config import LookupConfig
@@ -28,13 +27,11 @@ async def run(config: LookupConfig) -> None:
         await serve_until_stopped(drafter.server, config.drain_seconds)
 
 
-@asynccontextmanager
-async def open_lookup_drafter(config: LookupConfig) -> AsyncIterator[Drafter]:
-    """A drafter that listens.
+def open_lookup_drafter(config: LookupConfig) -> AbstractAsyncContextManager[Drafter]:
+    """A drafter that listens, as an async context.
 
     Raises:
         ConfigError: the drafter cannot start with `config`.
     """
     drafting = LookupDrafting(config.num_speculative_tokens, config.memory_tokens)
-    async with open_server(config.listen, drafting, DrafterInfo(NAME, config.num_speculative_tokens, "")) as drafter:
-        yield drafter
+    return open_server(config.listen, drafting, DrafterInfo(NAME, config.num_speculative_tokens, revision=""))

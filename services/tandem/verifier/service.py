@@ -20,9 +20,10 @@ from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import model as models
-from tandem.verifier.carrier import Carrier, MemoryCarrier
+from tandem.verifier.carrier import Carrier
 from tandem.verifier.config import IN_PROCESS, VerifierConfig
 from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.memory_carrier import MemoryCarrier
 from tandem.verifier.model import LoadedModel
 from tandem.verifier.output_streams import OutputStreams
 from tandem.verifier.token_carrier import TokenCarrier
