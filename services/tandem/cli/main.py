@@ -15,7 +15,8 @@ from tandem.core.errors import ConfigError, TandemError
 FAILED = 1
 INTERRUPTED = 130  # as shells say of a process that SIGINT ended
 
-# Subcommand to its one line of help. Its module under tandem.cli (with _ for -) is imported when it is asked for.
+# Subcommand to its one line of help. The module of that name under tandem.cli, dashes as underscores, is imported when
+# it is asked for.
 COMMANDS = {
     "up": "serve: gateway, verifier and drafter on this machine",
     "demo": "serve the demo pair, stream a completion, compare with and without drafter",

@@ -8,9 +8,9 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from tandem.cli import console
-from tandem.cli.bench import lookup
 from tandem.cli.bench.config import SPEED, BenchConfig
 from tandem.cli.bench.field import open_field
+from tandem.cli.bench.lookup import measure_lookup
 from tandem.cli.bench.machine import describe_machine
 from tandem.cli.bench.measuring import (
     measure_acceptance,
@@ -28,8 +28,9 @@ from tandem.core.errors import ConfigError, TandemError
 WARM_UP_TOKENS = 16
 
 Measure = Callable[[BenchConfig, Journal], Awaitable[Section]]
-FEATURES: dict[str, Measure] = {  # what `--only` may name, each with services of its own
-    lookup.NAME: lookup.measure_lookup,
+# What `--only` may name, each with services of its own.
+FEATURES: dict[str, Measure] = {
+    "lookup": measure_lookup,
 }
 
 
