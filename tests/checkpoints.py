@@ -51,38 +51,87 @@ _TEXT = {
     "bos_token_id": 2,
     "dtype": "float32",
 }
+# What sets the five targets apart, for `make_tiny_pair(folder, **VARIANTS[...])`.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "31b": {},
+    "26b-a4b": {"enable_moe_block": True, "num_experts": 8, "top_k_experts": 3, "moe_intermediate_size": 24},
+    "12b": {"model_type": "gemma4_unified_text"},
+    "e4b": {
+        "attention_k_eq_v": False,
+        "num_global_key_value_heads": None,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 64,
+        "centroids": (16, 3),
+    },
+    "e2b": {
+        "attention_k_eq_v": False,
+        "num_key_value_heads": 1,
+        "num_global_key_value_heads": None,
+        "num_kv_shared_layers": 3,
+        "use_double_wide_mlp": True,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": 64,
+        "centroids": (16, 3),
+    },
+}
+_NOT_IN_DRAFTERS = {
+    "enable_moe_block": False,
+    "use_double_wide_mlp": False,
+    "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": 0,
+}
+_ARCHITECTURES = {
+    "gemma4_text": ("Gemma4ForCausalLM", "gemma4_assistant", "Gemma4AssistantForCausalLM"),
+    "gemma4_unified_text": (
+        "Gemma4UnifiedForCausalLM",
+        "gemma4_unified_assistant",
+        "Gemma4UnifiedAssistantForCausalLM",
+    ),
+}
 _DRAFTER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "final_logit_softcapping": None}
 
 
 def make_tiny_pair(
-    folder: Path, seed: int = 0, drafter: dict[str, Any] | None = None, **overrides: Any
+    folder: Path,
+    seed: int = 0,
+    drafter: dict[str, Any] | None = None,
+    centroids: tuple[int, int] | None = None,
+    **overrides: Any,
 ) -> tuple[Path, Path]:
     """Writes `folder/target` and `folder/drafter`, and returns both paths.
 
     `overrides` are fields of the target's config; the drafter follows in all that it shares with the target.
-    `drafter` overrides fields of the drafter's own text config. Every third layer is a full one in the target, the last
+    `drafter` overrides fields of the drafter's own text config, and `centroids` (how many, how many of them are looked
+    into) gives it that head. Every third layer is a full one in the target, the last
     one in the drafter, unless `layer_types` says otherwise.
     """
     generator = torch.Generator().manual_seed(seed)
     text = {**_TEXT, **overrides}
     text.setdefault("layer_types", _every_third_full(text["num_hidden_layers"]))
     own = {**_DRAFTER, **(drafter or {})}
-    drafter_text = {**text, **own, "num_kv_shared_layers": own["num_hidden_layers"]}
+    drafter_text = {**text, **_NOT_IN_DRAFTERS, **own, "num_kv_shared_layers": own["num_hidden_layers"]}
     drafter_text["layer_types"] = own.get("layer_types", [SLIDING] * (own["num_hidden_layers"] - 1) + [FULL])
 
-    target_config = {"architectures": ["Gemma4ForCausalLM"], **text}
+    target_architecture, drafter_type, drafter_architecture = _ARCHITECTURES[text["model_type"]]
+    target_config = {"architectures": [target_architecture], **text}
     drafter_config = {
-        "architectures": ["Gemma4AssistantForCausalLM"],
-        "model_type": "gemma4_assistant",
+        "architectures": [drafter_architecture],
+        "model_type": drafter_type,
         "backbone_hidden_size": text["hidden_size"],
-        "use_ordered_embeddings": False,
+        "use_ordered_embeddings": centroids is not None,
         "tie_word_embeddings": True,
         "dtype": "float32",
         "text_config": drafter_text,
     }
+    if centroids:
+        drafter_config["num_centroids"], drafter_config["centroid_intermediate_top_k"] = centroids
     target_path, drafter_path = folder / "target", folder / "drafter"
     write_checkpoint(target_path, target_config, dict(target_tensors(text, generator)))
-    write_checkpoint(drafter_path, drafter_config, dict(drafter_tensors(drafter_text, text["hidden_size"], generator)))
+    tensors = dict(drafter_tensors(drafter_text, text["hidden_size"], generator))
+    if centroids:
+        tensors |= centroid_tensors(drafter_text, centroids[0], generator)
+    write_checkpoint(drafter_path, drafter_config, tensors)
     return target_path, drafter_path
 
 
@@ -99,6 +148,10 @@ def target_tensors(text: dict[str, Any], generator: torch.Generator) -> Iterator
     """Every tensor of a target."""
     num_owning = text["num_hidden_layers"] - text["num_kv_shared_layers"]
     yield from _decoder_tensors(text, num_owning, generator)
+    if text["hidden_size_per_layer_input"]:
+        yield from _per_layer_input_tensors(text, generator)
+    if text["enable_moe_block"]:
+        yield from _expert_tensors(text, generator)
 
 
 def drafter_tensors(
@@ -110,10 +163,18 @@ def drafter_tensors(
     yield "post_projection.weight", _matrix(backbone, text["hidden_size"], generator)
 
 
+def centroid_tensors(text: dict[str, Any], num_centroids: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """What a head over centroids has besides the drafter's other tensors."""
+    return {
+        "masked_embedding.centroids.weight": _matrix(num_centroids, text["hidden_size"], generator),
+        "masked_embedding.token_ordering": torch.randperm(text["vocab_size"], generator=generator),
+    }
+
+
 def _decoder_tensors(
     text: dict[str, Any], num_owning: int, generator: torch.Generator
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    hidden, intermediate, heads = text["hidden_size"], text["intermediate_size"], text["num_attention_heads"]
+    hidden, heads = text["hidden_size"], text["num_attention_heads"]
     yield "model.embed_tokens.weight", _matrix(text["vocab_size"], hidden, generator)
     for layer_id, layer_type in enumerate(text["layer_types"]):
         is_full = layer_type == FULL
@@ -129,6 +190,8 @@ def _decoder_tensors(
             if not is_k_eq_v:
                 yield f"{layer}.self_attn.v_proj.weight", _matrix(kv_heads * head_dim, hidden, generator)
         yield f"{layer}.self_attn.o_proj.weight", _matrix(hidden, heads * head_dim, generator)
+        is_double_wide = text["use_double_wide_mlp"] and layer_id >= num_owning
+        intermediate = text["intermediate_size"] * (2 if is_double_wide else 1)
         yield f"{layer}.mlp.gate_proj.weight", _matrix(intermediate, hidden, generator)
         yield f"{layer}.mlp.up_proj.weight", _matrix(intermediate, hidden, generator)
         yield f"{layer}.mlp.down_proj.weight", _matrix(hidden, intermediate, generator)
@@ -136,6 +199,35 @@ def _decoder_tensors(
             yield f"{layer}.{norm}_layernorm.weight", _near_one(hidden, generator)
         yield f"{layer}.layer_scalar", 0.9 * _near_one(1, generator)
     yield "model.norm.weight", _LOGIT_SCALE * _near_one(hidden, generator)
+
+
+def _per_layer_input_tensors(text: dict[str, Any], generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
+    hidden, size, num_layers = text["hidden_size"], text["hidden_size_per_layer_input"], text["num_hidden_layers"]
+    table = _matrix(text["vocab_size_per_layer_input"], num_layers * size, generator)
+    yield "model.embed_tokens_per_layer.weight", table * num_layers**0.5
+    yield "model.per_layer_model_projection.weight", hidden**0.5 * _matrix(num_layers * size, hidden, generator)
+    yield "model.per_layer_projection_norm.weight", _near_one(size, generator)
+    for layer_id in range(num_layers):
+        layer = f"model.layers.{layer_id}"
+        yield f"{layer}.per_layer_input_gate.weight", _matrix(size, hidden, generator)
+        yield f"{layer}.per_layer_projection.weight", _matrix(hidden, size, generator)
+        yield f"{layer}.post_per_layer_input_norm.weight", _near_one(hidden, generator)
+
+
+def _expert_tensors(text: dict[str, Any], generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
+    """Router scores are a few units apart, so that every expert is chosen by some rows."""
+    hidden, size, num_experts = text["hidden_size"], text["moe_intermediate_size"], text["num_experts"]
+    for layer_id in range(text["num_hidden_layers"]):
+        layer = f"model.layers.{layer_id}"
+        gate_up = torch.stack([_matrix(2 * size, hidden, generator) for _ in range(num_experts)])
+        down = torch.stack([_matrix(hidden, size, generator) for _ in range(num_experts)])
+        yield f"{layer}.experts.gate_up_proj", gate_up
+        yield f"{layer}.experts.down_proj", down
+        yield f"{layer}.router.proj.weight", hidden**0.5 * _matrix(num_experts, hidden, generator)
+        yield f"{layer}.router.scale", _near_one(hidden, generator)
+        yield f"{layer}.router.per_expert_scale", _near_one(num_experts, generator)
+        for norm in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "pre_feedforward_layernorm_2"):
+            yield f"{layer}.{norm}.weight", _near_one(hidden, generator)
 
 
 def _matrix(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:  # -> [rows, columns]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tandem.core.draft_position import AT_P
 from tandem.core.sampling_params import OutputParams, SamplingParams, StoppingParams
 from tandem.core.sequence import Sequence
 from tandem.engine.assembly import drafter_kv, make_engine, make_storage
@@ -52,7 +53,9 @@ class EngineUnderTest:
         self.limits = limits
         storage = make_storage(target, limits)
         self.inputs = private_inputs(
-            limits.exchange_spec(target.config, "float32"), drafter_kv(target, storage), target.embed_tokens
+            limits.exchange_spec(target.config, str(target.embed_tokens.dtype).removeprefix("torch.")),
+            drafter_kv(target, storage),
+            target.embed_tokens,
         )
         self.outputs: dict[int, list] = {}
         self._ended: queue.Queue[int] = queue.Queue()
@@ -109,11 +112,11 @@ def load_tiny_target(paths: tuple[Path, Path]):
     return load_target(paths[0], torch.float32, "cpu")
 
 
-def mtp_drafts(target, path: Path, k: int = 7):
+def mtp_drafts(target, path: Path, k: int = 7, position: str = AT_P):
     """Makes the `DraftSource` of a real drafter in this process."""
 
     def make(inputs):
         network = load_drafter(path, target.config, torch.float32, "cpu", inputs.embedding)
-        return InProcessDrafter(MtpDrafter(network, inputs), DrafterInfo("mtp", k, "test"))
+        return InProcessDrafter(MtpDrafter(network, inputs, position), DrafterInfo("mtp", k, "test"))
 
     return make

@@ -15,6 +15,7 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tandem.core.draft_position import BEFORE_P
 from tandem.core.errors import CheckpointError, ConfigError
 from tandem.core.sampling_params import SamplingParams
 from tandem.drafter.config import DrafterConfig
@@ -167,6 +168,13 @@ async def test_drafts_over_the_split_are_those_in_process(client, config, decodi
         moved = expected(decoding, exchange, [1])
         assert moved != both[1:]
         assert await play_round(link, [1]) == Drafts(moved)
+
+
+async def test_the_position_of_the_queries_is_a_setting(config, decoding, exchange):
+    async with open_drafter(replace(config, draft_position=BEFORE_P)), linked(config.listen, exchange) as link:
+        drafts = MtpDrafter(decoding.network, exchange.inputs, BEFORE_P).propose([1, 4], K)
+        assert [tuple(token_ids) for token_ids in drafts] != expected(decoding, exchange, [1, 4])
+        assert await play_round(link, [1, 4]) == Drafts([tuple(token_ids) for token_ids in drafts])
 
 
 async def test_slots_that_make_no_sense_have_no_drafts(client, exchange):

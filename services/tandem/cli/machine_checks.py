@@ -151,7 +151,8 @@ def _num_devices() -> int:
 
 
 def _models(target: Path, draft_model: Path | None) -> Check:
-    from tandem.models.gemma4.config import read_drafter_config, read_target_config
+    from tandem.models.gemma4.config import read_target_config
+    from tandem.models.gemma4.drafter_config import read_drafter_config
 
     advice = "give another --target and --draft-model"
     try:

@@ -115,6 +115,7 @@ def make_plan(
                 "target": up.target,
                 "listen": drafter_address,
                 "num_speculative_tokens": str(verifier_config.num_speculative_tokens),
+                "draft_position": verifier_config.draft_position,
             },
             {},  # one name would mean the verifier's threads too
         )

@@ -1,6 +1,7 @@
 """Every configuration class that there is: what may be set in the environment."""
 
 from tandem.cli.bench.config import BenchConfig
+from tandem.cli.centroids_config import CentroidsConfig
 from tandem.cli.client_config import ClientConfig
 from tandem.cli.generation_config import GenerationConfig
 from tandem.cli.up_config import UpConfig
@@ -20,4 +21,5 @@ CONFIGS: tuple[type, ...] = (
     GenerationConfig,
     LogConfig,
     BenchConfig,
+    CentroidsConfig,
 )

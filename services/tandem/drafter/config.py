@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tandem.core.config import option
+from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.core.errors import ConfigError
 from tandem.rpc.addresses import UNIX_PREFIX, default_socket
 
@@ -21,6 +22,11 @@ class DrafterConfig:
     target: str = option(help="folder of the target's checkpoint; only its config.json is read, to see that both fit")
     listen: str = option(default_socket("drafter"), help="unix:/PATH to serve on")
     num_speculative_tokens: int = option(7, help="most draft tokens a round")
+    draft_position: str = option(
+        AT_P,
+        help="position of the drafter's queries: the last token's (p) or the one before (p-1)",
+        choices=DRAFT_POSITIONS,
+    )
     threads: int = option(1, help="threads of torch on the CPU; 0: one a core")
     drain_seconds: float = option(2.0, help="time for the running round when told to stop")
 

@@ -106,7 +106,7 @@ class Device:
         self._attachment = Attachment(
             generation=generation,
             exchange=exchange,
-            drafter=MtpDrafter(self._network, exchange.inputs),
+            drafter=MtpDrafter(self._network, exchange.inputs, self._config.draft_position),
             max_tokens=min(self._config.num_speculative_tokens, spec.max_draft_tokens),
         )
 

@@ -1,22 +1,28 @@
 """Gemma 4's MTP drafter over a verifier's inputs: K steps of a small network a round.
 
     t at position P, hidden row of P-1, keys 0..P-1
-    step 1: logits of P+1, h'   -> d1 = sample(logits, noise of P+1)
-    step 2: the same from d1, h' -> d2 = sample(logits, noise of P+2), ...
+    step 1: scores of P+1, h'    -> d1 = sample(scores, noise of P+1)
+    step 2: the same from d1, h' -> d2 = sample(scores, noise of P+2), ...
 
 Position and keys stay those of the round; only the noise moves on. It is the noise that the target will add at the same
 places, which makes both choose alike (see `sampling.sampler`).
+
+Engines differ in the position that rotates the queries: P, where t stands, or P-1, where the hidden row comes from. It
+is a setting (`DRAFT_POSITIONS`), and turns the queries by another angle, nothing else. The visible keys are in both
+cases those before P that the target's own row at P will see: 0..P-1, and P-W+1..P-1 of a layer with window W. Slots
+from P on may hold rejected rows, and older ones may be another sequence's by now; neither is read.
 
 What stands in the inputs comes from another process, maybe in the middle of a change. It is copied before it is
 checked, and checked before it is an index: a slot that makes no sense gets no drafts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from tandem.attention.metadata import QueryBatch
+from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.exchange.draft_inputs import NO_BLOCK, DraftInputs
 from tandem.kv_cache.group import KvGroup
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
@@ -39,16 +45,18 @@ class _Slot:
 class MtpDrafter:
     """Proposes tokens for slots of one `DraftInputs`; keeps nothing between rounds."""
 
-    def __init__(self, network: Gemma4MtpDrafter, inputs: DraftInputs) -> None:
+    def __init__(self, network: Gemma4MtpDrafter, inputs: DraftInputs, position: str = AT_P) -> None:
         """Takes the network, which from now on looks tokens up in the inputs' embedding table.
 
         Args:
             network: of the shape that the inputs have.
             inputs: where the verifier writes.
+            position: of the queries, one of `DRAFT_POSITIONS`.
         """
         network.bind(inputs.embedding)
         self._network = network
         self._inputs = inputs
+        self._offset = DRAFT_POSITIONS[position]
         self._device = inputs.embedding.device
         self._num_blocks = {layer.group: layer.num_blocks for layer in inputs.spec.layers}
 
@@ -71,14 +79,17 @@ class MtpDrafter:
         tables = {group.name: [slot.block_tables[group.name] for slot in slots] for group in network.kv_groups}
         batch = QueryBatch((1,) * len(slots), positions, positions, tables)
         metadata = network.backend.prepare(batch, network.kv_groups, inputs.spec.block_size)
+        places = metadata.positions  # P of each slot
+        if self._offset:
+            metadata = replace(metadata, positions=places + self._offset)
         sampling = self._sampling(rows)
         hidden = inputs.hidden.index_select(0, rows)
         chosen = []
         for step in range(1, num_tokens + 1):
-            logits, hidden = network.forward(token_ids, hidden, metadata, inputs.kv)
+            scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv)
             if not sampling.is_all_greedy:
-                sampling = sampling.at(metadata.positions + step)
-            token_ids = sample(logits.float(), sampling)
+                sampling = sampling.at(places + step)
+            token_ids = sample(scores.logits.float(), sampling, scores.token_ids)
             chosen.append(token_ids)
         drafts: list[list[int]] = torch.stack(chosen, 1).tolist()
         return drafts

@@ -37,6 +37,23 @@ def top_token_ids(logits: torch.Tensor, count: int) -> torch.Tensor:  # [R, V] f
     return _top_ids(logits, count, is_sorted=True)
 
 
+def greedy_candidates(
+    logits: torch.Tensor,  # [R, C] float32
+    token_ids: torch.Tensor,  # [R, C] int64
+) -> torch.Tensor:  # [R] int64
+    """The most likely token of each row where `token_ids` says which each is, the lowest id among equals."""
+    return _ids_of(_keys(logits, token_ids).amax(dim=-1))
+
+
+def top_candidates(
+    logits: torch.Tensor,  # [R, C] float32
+    token_ids: torch.Tensor,  # [R, C] int64
+    count: int,  # 0..C
+) -> torch.Tensor:  # [R, count] int64, indices into C
+    """Where the `count` most likely of some tokens are, most likely first, equals by ascending id."""
+    return _keys(logits, token_ids).topk(count, dim=-1).indices
+
+
 def _top_ids(logits: torch.Tensor, count: int, is_sorted: bool) -> torch.Tensor:  # [R, V] -> [R, count]
     device = logits.device
     blocks = _blocks(logits, count)
@@ -75,16 +92,27 @@ def _select(
 
 def _search(
     values: torch.Tensor,  # [R, N] float32
-    ids: torch.Tensor,  # [N] or [R, N] int64, below 2^31
+    ids: torch.Tensor,  # [N] or [R, N] int64
     count: int,
     is_sorted: bool,
 ) -> torch.Tensor:  # [R, count] int64
-    """The ids of the greatest values, lower ids before higher ones among equals.
+    """The ids of the greatest values, lower ids before higher ones among equals."""
+    return _ids_of(_keys(values, ids).topk(count, dim=-1, sorted=is_sorted).values)
 
-    One integer key holds both: a float's bits, those of negative numbers turned round, compare as the float does.
+
+def _keys(
+    values: torch.Tensor,  # [R, N] float32
+    ids: torch.Tensor,  # [N] or [R, N] int64, below 2^31
+) -> torch.Tensor:  # [R, N] int64
+    """One integer that holds both, greater for a greater value and for a lower id among equals.
+
+    A float's bits, those of negative numbers turned round, compare as the float does.
     """
+    assert values.dtype == torch.float32, "the keys are made of a float32's bits"
     bits = (values + 0.0).view(torch.int32)  # -0 becomes 0, which it equals
     ordered = (bits >> 31).bitwise_and_(_INT32_MAX).bitwise_xor_(bits)
-    keys = torch.add(_INT32_MAX - ids, ordered, alpha=1 << 32)
-    best = keys.topk(count, dim=-1, sorted=is_sorted).values
-    return _INT32_MAX - best.bitwise_and_(_INT32_MAX)
+    return torch.add(_INT32_MAX - ids, ordered, alpha=1 << 32)
+
+
+def _ids_of(keys: torch.Tensor) -> torch.Tensor:  # int64 -> int64
+    return _INT32_MAX - keys.bitwise_and_(_INT32_MAX)

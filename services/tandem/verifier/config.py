@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 from tandem.core.config import option
+from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.core.errors import ConfigError
 from tandem.rpc.addresses import UNIX_PREFIX, default_socket
 
@@ -29,6 +30,11 @@ class VerifierConfig:
         "", help="socket (unix:/PATH) of a drafter that is sent tokens, such as 'tandem lookup-drafter'; empty: none"
     )
     draft_model: str = option("", help=f"folder of the drafter's checkpoint, for --drafter {IN_PROCESS}")
+    draft_position: str = option(
+        AT_P,
+        help=f"position of the drafter's queries with --drafter {IN_PROCESS}: the last token's (p) or the one before",
+        choices=DRAFT_POSITIONS,
+    )
     model_name: str = option("", help="name of the model; empty: the name of the target's folder")
     dtype: str = option("float32", help="number format of weights, activations and KV", choices=["float32", "bfloat16"])
     device: str = option("cpu", help="device of the target", choices=["cpu", "cuda"])

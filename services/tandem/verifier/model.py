@@ -85,7 +85,7 @@ def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InPro
     dtype = DTYPES[config.dtype]
     network = load_drafter(folder, model.config, dtype, config.device, model.inputs.embedding, log_progress("drafter"))
     info = DrafterInfo(folder.resolve().name, config.num_speculative_tokens, revision(folder))
-    return InProcessDrafter(MtpDrafter(network, model.inputs), info)
+    return InProcessDrafter(MtpDrafter(network, model.inputs, config.draft_position), info)
 
 
 def describe(config: VerifierConfig, model: LoadedModel) -> model_service_pb2.Model:

@@ -64,6 +64,14 @@ def test_settings_reach_the_services_they_belong_to():
     assert settings_of(made, "gateway")["drain-seconds"] == settings_of(made, "verifier")["drain-seconds"] == "3.0"
 
 
+def test_the_position_of_the_drafters_queries_reaches_whoever_drafts():
+    made = plan("--draft-position=p-1")
+    assert settings_of(made, "drafter")["draft-position"] == "p-1"
+    assert settings_of(plan("--draft-position=p-1", "--drafter=inprocess"), "verifier")["draft-position"] == "p-1"
+    with pytest.raises(ConfigError, match="--draft-position must be one of p, p-1, not 'q'"):
+        plan("--draft-position=q")
+
+
 def test_the_environment_reaches_only_whom_it_should(monkeypatch):
     monkeypatch.setenv("TANDEM_THREADS", "3")
     monkeypatch.setenv("TANDEM_VERIFIER", "unix:/elsewhere")

@@ -34,8 +34,8 @@ def draft_alone(decoding: Decoding, name: str, params: SamplingParams, num_token
     metadata = network.backend.prepare(runner.drafter_batch([name]), network.kv_groups, BLOCK_SIZE)
     token_id, hidden, chosen = decoding.last[name], decoding.hidden[name][None], []
     for position in range(LENGTHS[name] + 1, LENGTHS[name] + 1 + num_tokens):
-        logits, hidden = network.forward(torch.tensor([token_id]), hidden, metadata, runner.drafter_kv)
-        token_id = int(sampler.sample(logits, SamplingRows.from_params([(params, position)])))
+        scores, hidden = network.forward(torch.tensor([token_id]), hidden, metadata, runner.drafter_kv)
+        token_id = int(sampler.sample(scores.logits, SamplingRows.from_params([(params, position)]), scores.token_ids))
         chosen.append(token_id)
     return chosen
 
@@ -64,9 +64,9 @@ def test_the_noise_is_that_of_the_places_drafted_for(decoding: Decoding, monkeyp
     """The last token stands at P, so that the drafts are chosen for P+1, P+2, ..."""
     positions = []
 
-    def record(logits: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
+    def record(logits: torch.Tensor, rows: SamplingRows, token_ids: torch.Tensor | None) -> torch.Tensor:
         positions.append(rows.positions.tolist())
-        return sampler.sample(logits, rows)
+        return sampler.sample(logits, rows, token_ids)
 
     monkeypatch.setattr("tandem.engine.mtp_drafter.sample", record)
     inputs = decoding.inputs()
@@ -95,9 +95,9 @@ def test_the_whole_vocabulary_is_searched_only_when_it_must(
 ) -> None:
     seen = []
 
-    def record(logits: torch.Tensor, rows: SamplingRows) -> torch.Tensor:
+    def record(logits: torch.Tensor, rows: SamplingRows, token_ids: torch.Tensor | None) -> torch.Tensor:
         seen.append(rows)
-        return sampler.sample(logits, rows)
+        return sampler.sample(logits, rows, token_ids)
 
     monkeypatch.setattr("tandem.engine.mtp_drafter.sample", record)
     inputs = decoding.inputs()

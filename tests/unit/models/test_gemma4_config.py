@@ -1,14 +1,18 @@
 """Reading config.json: both ways to write one, and one clear line for what cannot be served."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tandem.core.errors import CheckpointError
-from tandem.models.gemma4.config import FULL, SLIDING, read_drafter_config, read_target_config
-from tests.checkpoints import make_tiny_pair
+from tandem.models.gemma4.config import FULL, SLIDING, ExpertsConfig, PerLayerInputsConfig, read_target_config
+from tandem.models.gemma4.drafter_config import CentroidConfig, read_drafter_config
+from tests.checkpoints import VARIANTS, make_tiny_pair
+
+MOE = VARIANTS["26b-a4b"]
 
 
 @pytest.fixture
@@ -67,13 +71,47 @@ def test_what_transformers_writes_is_read(pair: tuple[Path, Path], tmp_path: Pat
         assert read(tmp_path / "saved") == read(path)
 
 
-def test_a_multimodal_wrapper(pair: tuple[Path, Path]) -> None:
-    plain = read_target_config(pair[0])
-    text = json.loads((pair[0] / "config.json").read_text())
-    (pair[0] / "config.json").write_text(json.dumps({"model_type": "gemma4", "text_config": text, "vision_config": {}}))
-    wrapped = read_target_config(pair[0])
-    assert wrapped.tensor_prefix == "model.language_model."
-    assert wrapped.attention == plain.attention
+@pytest.mark.parametrize("model_type", ["gemma4", "gemma4_unified"])
+def test_a_multimodal_wrapper(model_type: str, tmp_path: Path) -> None:
+    path, _ = make_tiny_pair(tmp_path, model_type=f"{model_type}_text")
+    plain = read_target_config(path)
+    text = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({"model_type": model_type, "text_config": text, "vision_config": {}}))
+    assert read_target_config(path) == replace(plain, tensor_prefix="model.language_model.")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_transformers_writes_is_read_for_every_target(name: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    path, _ = make_tiny_pair(tmp_path, **VARIANTS[name])
+    AutoConfig.from_pretrained(path).save_pretrained(tmp_path / "saved")
+    assert read_target_config(tmp_path / "saved") == read_target_config(path)
+
+
+def test_what_sets_the_variants_apart(tmp_path: Path) -> None:
+    configs = {name: read_target_config(make_tiny_pair(tmp_path / name, **VARIANTS[name])[0]) for name in VARIANTS}
+    assert [name for name, config in configs.items() if config.experts] == ["26b-a4b"]
+    assert [name for name, config in configs.items() if config.per_layer_inputs] == ["e4b", "e2b"]
+    assert configs["26b-a4b"].experts == ExpertsConfig(num_experts=8, top_k=3, intermediate_size=24)
+    assert configs["e4b"].per_layer_inputs == PerLayerInputsConfig(vocab_size=64, hidden_size=8)
+    assert [configs["e2b"].intermediate_size_of(layer_id) for layer_id in range(6)] == [48, 48, 48, 96, 96, 96]
+    assert [configs["e4b"].intermediate_size_of(layer_id) for layer_id in range(6)] == [48] * 6
+
+
+def test_defaults_of_each_model_type(pair: tuple[Path, Path]) -> None:
+    """A `gemma4_text` that says nothing has per-layer embeddings; a unified one has no such field."""
+    absent = dict.fromkeys(
+        ("hidden_size_per_layer_input", "vocab_size_per_layer_input", "sliding_window", "max_position_embeddings")
+    )
+    rewrite(pair[0], **absent)
+    config = read_target_config(pair[0])
+    assert config.per_layer_inputs == PerLayerInputsConfig(vocab_size=262_144, hidden_size=256)
+    assert (config.attention[SLIDING].window, config.max_position_embeddings) == (512, 131_072)
+    rewrite(pair[0], model_type="gemma4_unified_text")
+    config = read_target_config(pair[0])
+    assert config.per_layer_inputs is None
+    assert (config.attention[SLIDING].window, config.max_position_embeddings) == (1024, 262_144)
 
 
 def test_defaults_of_the_family(pair: tuple[Path, Path]) -> None:
@@ -90,17 +128,30 @@ def test_a_drafters_shape(pair: tuple[Path, Path]) -> None:
     config = read_drafter_config(pair[1])
     assert (config.backbone_hidden_size, config.text.hidden_size, config.text.num_kv_shared_layers) == (32, 16, 4)
     assert {group.name: group.layer_ids for group in config.text.kv_groups} == {SLIDING: (0, 1, 2), FULL: (3,)}
+    assert config.centroids is None
+
+
+@pytest.mark.parametrize(("name", "backbone_hidden_size"), [("31b", 1536), ("12b", 3840)])
+def test_a_drafter_with_centroids(name: str, backbone_hidden_size: int, tmp_path: Path) -> None:
+    _, path = make_tiny_pair(tmp_path, centroids=(16, 3), **VARIANTS[name])
+    assert read_drafter_config(path).centroids == CentroidConfig(num_centroids=16, top_k=3)
+    rewrite(path, use_ordered_embeddings=None, backbone_hidden_size=None)
+    config = read_drafter_config(path)
+    assert config.centroids is None
+    assert config.backbone_hidden_size == backbone_hidden_size
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "gemma3_text"}, "gemma4_text or gemma4, not 'gemma3_text'"),
+        ({"model_type": "gemma3_text"}, "gemma4_text, gemma4_unified_text, gemma4, gemma4_unified, not 'gemma3_text'"),
         ({"model_type": None}, "model_type must be text, not None"),
-        ({"enable_moe_block": True}, "enable_moe_block: mixture of experts"),
-        ({"hidden_size_per_layer_input": 256}, "hidden_size_per_layer_input: per-layer embeddings"),
-        ({"hidden_size_per_layer_input": None}, "hidden_size_per_layer_input: per-layer embeddings"),
-        ({"use_double_wide_mlp": True}, "use_double_wide_mlp"),
+        ({"enable_moe_block": 1}, "enable_moe_block must be true or false"),
+        ({"enable_moe_block": True}, "num_experts must be an integer of at least 1, not None"),
+        ({**MOE, "top_k_experts": 9}, "top_k_experts must be at most num_experts = 8, not 9"),
+        ({**MOE, "moe_intermediate_size": None}, "moe_intermediate_size must be an integer"),
+        ({"hidden_size_per_layer_input": -1}, "hidden_size_per_layer_input must be an integer of at least 0"),
+        ({"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 63}, "must be at least vocab_size, not 63"),
         ({"attention_bias": True}, "attention_bias"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),
         ({"hidden_activation": "silu"}, "hidden_activation"),
@@ -138,12 +189,26 @@ def test_what_is_wrong_with_a_target_is_one_line(changes: dict[str, Any], words:
 @pytest.mark.parametrize(
     ("changes", "text_changes", "words"),
     [
-        ({"model_type": "gemma4_text"}, {}, "a drafter must be of model_type gemma4_assistant"),
-        ({"use_ordered_embeddings": True}, {}, "use_ordered_embeddings: the head over centroids"),
+        ({"model_type": "gemma4_text"}, {}, "model_type of a drafter must be gemma4_assistant or gemma4_unified_assis"),
+        ({"use_ordered_embeddings": 1}, {}, "use_ordered_embeddings must be true or false, not 1"),
+        ({"use_ordered_embeddings": True}, {}, "num_centroids = 2048 must divide vocab_size = 64"),
+        (
+            {"use_ordered_embeddings": True, "num_centroids": 24},
+            {},
+            "num_centroids = 24 must divide vocab_size = 64",
+        ),
+        (
+            {"use_ordered_embeddings": True, "num_centroids": 16},
+            {},
+            "intermediate_top_k = 32 must be at most num_centroids = 16",
+        ),
         ({"backbone_hidden_size": 0}, {}, "backbone_hidden_size must be"),
         ({"text_config": None}, None, "text_config must be an object"),
         ({}, {"num_kv_shared_layers": 2}, "num_kv_shared_layers must be 4"),
-        ({}, {"model_type": "llama"}, "model_type must be 'gemma4_text', not 'llama'"),
+        ({}, {"model_type": "llama"}, "model_type must be 'gemma4_text' or 'gemma4_unified_text', not 'llama'"),
+        ({}, {"enable_moe_block": True}, "enable_moe_block: mixture of experts in a drafter: not served"),
+        ({}, {"use_double_wide_mlp": True}, "use_double_wide_mlp: double-wide feed-forward layers in a drafter"),
+        ({}, {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 64}, "hidden_size_per_layer_input must"),
     ],
 )
 def test_what_is_wrong_with_a_drafter_is_one_line(

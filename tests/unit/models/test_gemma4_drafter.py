@@ -37,7 +37,9 @@ class Pair:
 
     def ours(self, names: list[str], token_ids: list[int], hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         metadata = self.drafter.backend.prepare(self.runner.drafter_batch(names), self.drafter.kv_groups, BLOCK_SIZE)
-        return self.drafter.forward(torch.tensor(token_ids), hidden, metadata, self.runner.drafter_kv)
+        scores, rows = self.drafter.forward(torch.tensor(token_ids), hidden, metadata, self.runner.drafter_kv)
+        assert scores.token_ids is None
+        return scores.logits, rows
 
     @torch.no_grad()
     def theirs(self, name: str, token_id: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +105,7 @@ def test_the_position_is_the_plans(tmp_path: Path) -> None:
     metadata = pair.drafter.backend.prepare(earlier, pair.drafter.kv_groups, BLOCK_SIZE)
     arguments = torch.tensor([9]), pair.hidden["a"][None]
     moved, _ = pair.drafter.forward(*arguments, metadata, pair.runner.drafter_kv)
-    assert not torch.allclose(moved, pair.ours(["a"], [9], pair.hidden["a"][None])[0])
+    assert not torch.allclose(moved.logits, pair.ours(["a"], [9], pair.hidden["a"][None])[0])
 
 
 def test_padded_steps_are_a_defect(tmp_path: Path) -> None:

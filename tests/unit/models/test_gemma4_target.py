@@ -12,6 +12,7 @@ from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_target
+from tests import checkpoints
 from tests.checkpoints import FULL, SLIDING, make_tiny_pair
 from tests.unit.attention.rounding import assert_alike
 from tests.unit.models.paged import PagedRunner
@@ -34,9 +35,11 @@ def load(path: Path) -> tuple[Gemma4Target, Gemma4ForCausalLM]:
     return load_target(path, torch.float32, "cpu"), Gemma4ForCausalLM.from_pretrained(path).eval()
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gemma4Target, Gemma4ForCausalLM]:
-    return load(make_tiny_pair(tmp_path_factory.mktemp("pair"))[0])
+@pytest.fixture(scope="module", params=["31b", "26b-a4b", "e2b"])
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Gemma4Target, Gemma4ForCausalLM]:
+    return load(make_tiny_pair(tmp_path_factory.mktemp("pair"), **checkpoints.VARIANTS[request.param])[0])
 
 
 def random_tokens(count: int, seed: int = 0) -> list[int]:

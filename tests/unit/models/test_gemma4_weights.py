@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tandem.core.errors import CheckpointError
-from tandem.models.gemma4.config import read_drafter_config, read_target_config
+from tandem.models.gemma4.config import read_target_config
+from tandem.models.gemma4.drafter_config import read_drafter_config
 from tandem.models.gemma4.weights import check_pair, load_drafter, load_target, revision
 from tests.checkpoints import FULL, SLIDING, make_tiny_pair
 from tests.unit.models.paged import PagedRunner
@@ -138,6 +139,37 @@ def test_damaged_files_are_one_line(pair: tuple[Path, Path]) -> None:
         index.write_text(text)
         with pytest.raises(CheckpointError, match=words):
             load_target(pair[0], torch.float32, "cpu")
+
+
+ORDERING = "masked_embedding.token_ordering"
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda t: t.pop(ORDERING), f"{ORDERING} is missing"),
+        (lambda t: t.pop("masked_embedding.centroids.weight"), "masked_embedding.centroids.weight is missing"),
+        (lambda t: t.update({"masked_embedding.bias": torch.ones(1)}), "masked_embedding.bias is not expected"),
+        (lambda t: t.update({ORDERING: torch.arange(63)}), f"{ORDERING} has shape [63], not [64]"),
+        (lambda t: t.update({ORDERING: torch.arange(64).clamp(min=1)}), f"{ORDERING} must hold every token id"),
+        (lambda t: t.update({ORDERING: torch.arange(64) - 1}), f"{ORDERING} must hold every token id"),
+    ],
+)
+def test_a_wrong_head_over_centroids_is_one_line(edit: Callable[[Tensors], object], words: str, tmp_path: Path) -> None:
+    target_path, path = make_tiny_pair(tmp_path, centroids=(16, 3))
+    change(path, edit)
+    with pytest.raises(CheckpointError) as caught:
+        load_drafter(path, read_target_config(target_path), torch.float32, "cpu", None)
+    assert words in str(caught.value) and "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_centroids_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+    """A head over centroids that the configuration does not speak of."""
+    target_path, path = make_tiny_pair(tmp_path, centroids=(16, 3))
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "use_ordered_embeddings": False}))
+    with pytest.raises(CheckpointError, match=r"masked_embedding\.centroids\.weight is not expected"):
+        load_drafter(path, read_target_config(target_path), torch.float32, "cpu", None)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The shape of a Gemma 4 network, read from its config.json and checked field by field.
 
-The field names and defaults are those of transformers' `Gemma4TextConfig` and `Gemma4AssistantConfig`. Full layers
-differ from sliding ones in head size and KV heads, which checkpoints say in one of two ways: `global_head_dim` and
-`num_global_key_value_heads`, or, since transformers 5.17 writes them, one entry of `per_layer_config` for each.
+The field names and defaults are those of transformers' `Gemma4TextConfig`. Full layers differ from sliding ones in head
+size and KV heads, which checkpoints say in one of two ways: `global_head_dim` and `num_global_key_value_heads`, or,
+since transformers 5.17 writes them, one entry of `per_layer_config` for each.
 """
 
 import json
@@ -19,6 +19,20 @@ SLIDING = "sliding_attention"
 FULL = "full_attention"
 LAYER_TYPES = (SLIDING, FULL)
 
+_TEXT_DEFAULTS: dict[str, dict[str, Any]] = {  # where model types differ
+    "gemma4_text": {
+        "hidden_size_per_layer_input": 256,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 512,
+        "vocab_size_per_layer_input": 262_144,
+    },
+    "gemma4_unified_text": {
+        "hidden_size_per_layer_input": 0,
+        "max_position_embeddings": 262_144,
+        "sliding_window": 1024,
+    },
+}
+_MULTIMODAL_TYPES = ("gemma4", "gemma4_unified")
 _DEFAULT_PATTERN = 6  # without layer_types, every sixth layer is a full one
 _DEFAULT_ROPE: dict[str, dict[str, Any]] = {
     SLIDING: {"rope_type": "default", "rope_theta": 10_000.0},
@@ -39,8 +53,25 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True)
+class ExpertsConfig:
+    """The mixture of experts that stands beside every layer's feed-forward."""
+
+    num_experts: int
+    top_k: int  # experts of a row
+    intermediate_size: int  # of one expert
+
+
+@dataclass(frozen=True)
+class PerLayerInputsConfig:
+    """Embeddings of the tokens that every layer takes in at its end, a table for each layer."""
+
+    vocab_size: int
+    hidden_size: int
+
+
+@dataclass(frozen=True)
 class Gemma4TextConfig:
-    """Shape of a dense text decoder."""
+    """Shape of a text decoder."""
 
     vocab_size: int
     hidden_size: int
@@ -49,6 +80,9 @@ class Gemma4TextConfig:
     layer_types: tuple[str, ...]
     attention: Mapping[str, AttentionConfig]  # by layer type; those that occur
     num_kv_shared_layers: int  # the last ones, which read an earlier layer's KV
+    is_double_wide: bool  # those have twice the intermediate size
+    experts: ExpertsConfig | None
+    per_layer_inputs: PerLayerInputsConfig | None
     rms_norm_eps: float
     final_logit_softcapping: float | None
     max_position_embeddings: int
@@ -66,6 +100,11 @@ class Gemma4TextConfig:
         last_of_type = {layer_type: layer_id for layer_id, layer_type in enumerate(self.layer_types[:num_owning])}
         shared = (last_of_type[layer_type] for layer_type in self.layer_types[num_owning:])
         return (*range(num_owning), *shared)
+
+    def intermediate_size_of(self, layer_id: int) -> int:
+        """Width of one layer's feed-forward."""
+        num_owning = self.num_hidden_layers - self.num_kv_shared_layers
+        return self.intermediate_size * (2 if self.is_double_wide and layer_id >= num_owning else 1)
 
     @property
     def kv_groups(self) -> tuple[KvGroup, ...]:
@@ -86,45 +125,37 @@ class Gemma4TextConfig:
         )
 
 
-@dataclass(frozen=True)
-class Gemma4DrafterConfig:
-    """Shape of an MTP drafter, whose layers read the target's KV."""
-
-    text: Gemma4TextConfig
-    backbone_hidden_size: int  # hidden size of the target
-
-
 def read_target_config(path: Path) -> Gemma4TextConfig:
     """The text decoder that a checkpoint folder holds, alone or inside a multimodal model.
 
     Raises:
         CheckpointError: there is none, or it has a feature that is not served.
     """
-    fields = _read_fields(path)
+    return target_config(read_fields(path))
+
+
+def target_config(fields: Fields) -> Gemma4TextConfig:
+    """The text decoder that a config.json describes. Raises as `read_target_config` does."""
     model_type = fields.text("model_type")
-    if model_type == "gemma4_text":
+    if model_type in _TEXT_DEFAULTS:
         return _text_config(fields, "model.", is_drafter=False)
-    if model_type == "gemma4":
+    if model_type in _MULTIMODAL_TYPES:
         return _text_config(fields.section("text_config"), "model.language_model.", is_drafter=False)
-    raise CheckpointError(f"{path}: a target must be of model_type gemma4_text or gemma4, not {model_type!r}")
+    served = ", ".join((*_TEXT_DEFAULTS, *_MULTIMODAL_TYPES))
+    raise CheckpointError(f"{fields.source}: model_type of a target must be one of {served}, not {model_type!r}")
 
 
-def read_drafter_config(path: Path) -> Gemma4DrafterConfig:
-    """The MTP drafter that a checkpoint folder holds.
+def drafter_text_config(fields: Fields) -> Gemma4TextConfig:
+    """The decoder that a drafter's config.json describes. Raises as `read_target_config` does."""
+    return _text_config(fields.section("text_config"), "model.", is_drafter=True)
+
+
+def read_fields(path: Path) -> Fields:
+    """The config.json of a checkpoint folder.
 
     Raises:
-        CheckpointError: there is none, or it has a feature that is not served.
+        CheckpointError: there is none, or it holds no JSON object.
     """
-    fields = _read_fields(path)
-    model_type = fields.text("model_type")
-    if model_type != "gemma4_assistant":
-        raise CheckpointError(f"{path}: a drafter must be of model_type gemma4_assistant, not {model_type!r}")
-    fields.refuse("use_ordered_embeddings", False, "the head over centroids of E2B's and E4B's drafters")
-    text = _text_config(fields.section("text_config"), "model.", is_drafter=True)
-    return Gemma4DrafterConfig(text=text, backbone_hidden_size=fields.integer("backbone_hidden_size", 1536))
-
-
-def _read_fields(path: Path) -> Fields:
     file = path / "config.json"
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -137,11 +168,11 @@ def _read_fields(path: Path) -> Fields:
     return Fields(str(file), values)
 
 
-def _refuse_unserved(fields: Fields) -> None:
-    """Every feature of the family that this network lacks, in one place."""
-    fields.refuse("enable_moe_block", False, "mixture of experts, as in 26B-A4B")
-    fields.refuse("hidden_size_per_layer_input", 0, "per-layer embeddings, as in E2B and E4B", default=256)
-    fields.refuse("use_double_wide_mlp", False, "double-wide feed-forward layers, as in E2B")
+def _refuse_unserved(fields: Fields, is_drafter: bool) -> None:
+    """Every feature of the family that these networks lack, in one place."""
+    if is_drafter:
+        fields.refuse("enable_moe_block", False, "mixture of experts in a drafter")
+        fields.refuse("use_double_wide_mlp", False, "double-wide feed-forward layers in a drafter")
     fields.refuse("attention_bias", False, "projections with a bias")
     fields.refuse("tie_word_embeddings", True, "a head of its own")
     fields.refuse("hidden_activation", "gelu_pytorch_tanh", "another activation")
@@ -150,9 +181,14 @@ def _refuse_unserved(fields: Fields) -> None:
 
 
 def _text_config(fields: Fields, tensor_prefix: str, is_drafter: bool) -> Gemma4TextConfig:
-    if fields.text("model_type", "gemma4_text") != "gemma4_text":
-        raise fields.error("model_type", "must be 'gemma4_text'")
-    _refuse_unserved(fields)
+    defaults = _TEXT_DEFAULTS.get(fields.text("model_type", "gemma4_text"))
+    if defaults is None:
+        raise fields.error("model_type", f"must be {' or '.join(map(repr, _TEXT_DEFAULTS))}")
+    fields = Fields(fields.source, {**defaults, **fields.values})
+    _refuse_unserved(fields, is_drafter)
+    per_layer_inputs = _per_layer_inputs_config(fields)
+    if is_drafter and per_layer_inputs:
+        raise fields.error("hidden_size_per_layer_input", "must be 0: a drafter has no per-layer embeddings")
     layer_types = _layer_types(fields)
     num_shared = fields.integer("num_kv_shared_layers", 0, minimum=0)
     if is_drafter and num_shared not in (0, len(layer_types)):
@@ -173,11 +209,33 @@ def _text_config(fields: Fields, tensor_prefix: str, is_drafter: bool) -> Gemma4
         layer_types=layer_types,
         attention=attention,
         num_kv_shared_layers=len(layer_types) if is_drafter else num_shared,
+        is_double_wide=fields.boolean("use_double_wide_mlp", False),
+        experts=_experts_config(fields),
+        per_layer_inputs=per_layer_inputs,
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
         final_logit_softcapping=fields.optional_number("final_logit_softcapping"),
-        max_position_embeddings=fields.integer("max_position_embeddings", 131_072),
+        max_position_embeddings=fields.integer("max_position_embeddings"),
         tensor_prefix=tensor_prefix,
     )
+
+
+def _experts_config(fields: Fields) -> ExpertsConfig | None:
+    if not fields.boolean("enable_moe_block", False):
+        return None
+    num_experts, top_k = fields.integer("num_experts"), fields.integer("top_k_experts")
+    if top_k > num_experts:
+        raise fields.error("top_k_experts", f"must be at most num_experts = {num_experts}")
+    return ExpertsConfig(num_experts, top_k, fields.integer("moe_intermediate_size"))
+
+
+def _per_layer_inputs_config(fields: Fields) -> PerLayerInputsConfig | None:
+    hidden_size = fields.integer("hidden_size_per_layer_input", minimum=0)
+    if not hidden_size:
+        return None
+    vocab_size = fields.integer("vocab_size_per_layer_input")
+    if vocab_size < fields.integer("vocab_size"):
+        raise fields.error("vocab_size_per_layer_input", "must be at least vocab_size")
+    return PerLayerInputsConfig(vocab_size, hidden_size)
 
 
 def _layer_types(fields: Fields) -> tuple[str, ...]:
@@ -214,7 +272,7 @@ def _attention_config(fields: Fields, layer_types: tuple[str, ...], layer_type: 
     return AttentionConfig(
         num_kv_heads=num_kv_heads,
         head_dim=head_dim,
-        window=fields.integer("sliding_window", 512) if layer_type == SLIDING else None,
+        window=fields.integer("sliding_window") if layer_type == SLIDING else None,
         is_k_eq_v=layer_type == FULL and fields.boolean("attention_k_eq_v", False),
         rope_theta=rope.number("rope_theta"),
         num_rope_angles=int(fraction * head_dim // 2),

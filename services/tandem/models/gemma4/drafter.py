@@ -9,13 +9,16 @@ steps of a round. Source: transformers' `Gemma4AssistantForCausalLM`.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from tandem.attention.backends import backend_for
 from tandem.attention.base import AttentionBackend, AttentionMetadata
-from tandem.attention.reference import ReferenceBackend
-from tandem.models.gemma4.config import Gemma4DrafterConfig
+from tandem.models.gemma4.centroid_head import CentroidHead
+from tandem.models.gemma4.draft_head import DenseHead, DraftHead, DraftScores
+from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs, RmsNorm
 from tandem.models.gemma4.parameters import Destinations, empty_matrix, whole
 from tandem.models.gemma4.rotary import RotaryEmbedding
@@ -32,25 +35,29 @@ class Gemma4MtpDrafter:
         device: torch.device | str = "cpu",
         backend: AttentionBackend | None = None,
     ) -> None:
-        """Allocates; `destinations` says what to fill.
+        """Allocates; `destinations` says what to fill, and `arrange` must follow.
 
         Args:
             config: the shape.
             target_embedding: the target's table, used in place; None: `bind` will bring it.
             dtype: of weights and activations, and of the table.
             device: where they live.
-            backend: plans steps and computes attention; the reference when absent. It must not pad steps.
+            backend: plans steps and computes attention; the device's when absent. It must not pad steps.
         """
         device = torch.device(device)
         text, backbone = config.text, config.backbone_hidden_size
         self.config = config
         self.dtype = dtype
-        self.backend = backend or ReferenceBackend(text.num_attention_heads, device, dtype, is_batch_invariant=False)
+        self.backend = backend or backend_for(text.num_attention_heads, device, dtype, is_batch_invariant=False)
         self.bind(target_embedding)
         self._embed_scale = torch.tensor(backbone**0.5).to(device, dtype)  # rounded as the weights are
         self._pre_projection = empty_matrix(2 * backbone, text.hidden_size, dtype, device)
         self._post_projection = empty_matrix(text.hidden_size, backbone, dtype, device)
-        self._head = empty_matrix(text.hidden_size, text.vocab_size, dtype, device)
+        self._head: DraftHead = (
+            CentroidHead(config.centroids, text.hidden_size, text.vocab_size, dtype, device)
+            if config.centroids
+            else DenseHead(text.hidden_size, text.vocab_size, dtype, device)
+        )
         self.kv_groups = text.kv_groups  # to plan steps for, named as the target's groups that they read
         self._layers = [
             DecoderLayer(text, layer_id, False, dtype, device) for layer_id in range(text.num_hidden_layers)
@@ -65,14 +72,22 @@ class Gemma4MtpDrafter:
         self.target_embedding = target_embedding
 
     def destinations(self) -> Destinations:
-        """Every tensor that a checkpoint must have. The drafter's own table is its head and is never looked up."""
+        """Every tensor that a checkpoint must have."""
         prefix = self.config.text.tensor_prefix
-        yield f"{prefix}embed_tokens.weight", whole(self._head)
+        yield from self._head.destinations(prefix)
         for layer in self._layers:
             yield from layer.destinations()
         yield f"{prefix}norm.weight", self._norm.destination()
         yield "pre_projection.weight", whole(self._pre_projection)
         yield "post_projection.weight", whole(self._post_projection)
+
+    def arrange(self, folder: Path) -> None:
+        """Makes the network ready once all destinations are filled.
+
+        Raises:
+            CheckpointError: what was read from `folder` contradicts itself.
+        """
+        self._head.arrange(folder)
 
     @torch.inference_mode()
     def forward(
@@ -81,8 +96,8 @@ class Gemma4MtpDrafter:
         hidden: torch.Tensor,  # [B, backbone]
         metadata: AttentionMetadata,
         kv: Mapping[str, torch.Tensor],  # group -> [num_slots, 2, num_kv_heads, head_dim] of the target
-    ) -> tuple[torch.Tensor, torch.Tensor]:  # [B, vocab_size], [B, backbone]
-        """One draft step: logits without softcap, and the hidden rows of the next step."""
+    ) -> tuple[DraftScores, torch.Tensor]:  # .., [B, backbone]
+        """One draft step: scores of the next token, and the hidden rows of the next step."""
         assert metadata.num_rows == metadata.num_tokens, "a drafter's steps are not padded"
         assert self.target_embedding is not None, "bind comes first"
         embedded = F.embedding(token_ids, self.target_embedding) * self._embed_scale
@@ -94,4 +109,4 @@ class Gemma4MtpDrafter:
         for layer, layer_type in zip(self._layers, self.config.text.layer_types, strict=True):
             rows = layer(rows, inputs[layer_type], kv[layer_type], self.backend)
         normed = self._norm(rows)
-        return torch.mm(normed, self._head), torch.mm(normed, self._post_projection)
+        return self._head(normed), torch.mm(normed, self._post_projection)

@@ -4,12 +4,13 @@
     x = x + post_feedforward_norm(down(gelu(gate(y)) * up(y))),  y = pre_feedforward_norm(x)
     x = x * layer_scalar
 
+In some networks experts stand beside the feed-forward (`moe`) or a second embedding follows it (`per_layer_inputs`).
+
 These are plain objects that hold tensors, not `nn.Module`s: at small sizes, looking parameters up would cost as much
 as using them.
 """
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any
 
 import torch
@@ -17,46 +18,12 @@ import torch.nn.functional as F
 
 from tandem.attention.base import AttentionBackend
 from tandem.models.gemma4.config import Gemma4TextConfig
+from tandem.models.gemma4.moe import MixtureOfExperts
+from tandem.models.gemma4.norm import RmsNorm
 from tandem.models.gemma4.parameters import Destination, Destinations, columns, empty_matrix, whole
+from tandem.models.gemma4.per_layer_inputs import PerLayerGate
 
-
-class RmsNorm:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, computed in float32.
-
-    torch's own is made of seven operations on a CPU. There, the root of sum(x^2) + d * eps is a `hypot`, which leaves
-    four; sqrt(d) goes into the weight.
-    """
-
-    def __init__(self, shape: tuple[int, ...], eps: float, dtype: torch.dtype, device: torch.device) -> None:
-        """`shape` is that of the weight: [d], or [heads, d] for one weight a head."""
-        self._dim, self._eps = shape[-1], eps
-        self._is_short = device.type == "cpu" and dtype == torch.float32
-        self._gain = sqrt(self._dim) if self._is_short else 1.0
-        self._floor = torch.tensor(sqrt(self._dim * eps), device=device)
-        self.weight = torch.full(shape, self._gain, dtype=dtype, device=device)
-
-    def destination(self, start: int = 0, stop: int | None = None) -> Destination:
-        """Of a checkpoint's [d], repeated for heads `start` to `stop` where there is a weight a head."""
-        view = self.weight if self.weight.dim() == 1 else self.weight[start:stop]
-        return Destination((self._dim,), (view,), self._gain)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:  # [..., d] or [..., heads, d] -> same
-        """The normed rows."""
-        if self._is_short:
-            return x.div(self._length(x)).mul_(self.weight)
-        if self.weight.dim() == 1:
-            return F.rms_norm(x, (self._dim,), self.weight, self._eps)
-        return F.rms_norm(x.float(), (self._dim,), None, self._eps).mul_(self.weight).to(x.dtype)
-
-    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:  # [..., d] twice -> [..., d]
-        """`residual` plus the normed rows. Overwrites `x`."""
-        if self._is_short:
-            length = self._length(x)
-            return torch.addcdiv(residual, x.mul_(self.weight), length)
-        return residual + self(x)
-
-    def _length(self, x: torch.Tensor) -> torch.Tensor:  # [..., d] -> [..., 1]
-        return torch.hypot(torch.linalg.vector_norm(x, 2, -1, True), self._floor)
+__all__ = ["DecoderLayer", "LayerInputs", "RmsNorm"]
 
 
 @dataclass(frozen=True)
@@ -89,12 +56,12 @@ class DecoderLayer:
         self._num_rotated = self._num_heads + (self._num_kv_heads if owns_kv else 0)
         num_all = self._num_rotated + (self._num_kv_heads if owns_kv else 0)
         num_projected = self._num_rotated if self._is_k_eq_v else num_all
-        self._intermediate_size = config.intermediate_size
+        self._intermediate_size = config.intermediate_size_of(layer_id)
 
         self._qkv = empty_matrix(hidden_size, num_projected * head_dim, dtype, device)
         self._o = empty_matrix(self._num_heads * head_dim, hidden_size, dtype, device)
-        self._gate_up = empty_matrix(hidden_size, 2 * config.intermediate_size, dtype, device)
-        self._down = empty_matrix(config.intermediate_size, hidden_size, dtype, device)
+        self._gate_up = empty_matrix(hidden_size, 2 * self._intermediate_size, dtype, device)
+        self._down = empty_matrix(self._intermediate_size, hidden_size, dtype, device)
         self._head_norm = RmsNorm((num_all, head_dim), config.rms_norm_eps, dtype, device)
         self._norms = {
             name: RmsNorm((hidden_size,), config.rms_norm_eps, dtype, device)
@@ -103,6 +70,8 @@ class DecoderLayer:
         self._input_norm, self._post_attention_norm, self._pre_feedforward_norm, self._post_feedforward_norm = (
             self._norms.values()
         )
+        self._experts = MixtureOfExperts(config, self._prefix, dtype, device) if config.experts else None
+        self._per_layer_gate = PerLayerGate(config, self._prefix, dtype, device) if config.per_layer_inputs else None
         self._layer_scalar = torch.ones(1, dtype=dtype, device=device)
 
     def destinations(self) -> Destinations:
@@ -123,6 +92,10 @@ class DecoderLayer:
         yield f"{self._prefix}mlp.down_proj.weight", whole(self._down)
         for name, norm in self._norms.items():
             yield f"{self._prefix}{name}_layernorm.weight", norm.destination()
+        if self._experts:
+            yield from self._experts.destinations()
+        if self._per_layer_gate:
+            yield from self._per_layer_gate.destinations()
         yield f"{self._prefix}layer_scalar", Destination((1,), (self._layer_scalar,))
 
     def __call__(
@@ -131,13 +104,20 @@ class DecoderLayer:
         inputs: LayerInputs,
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim] of the layer whose KV this one reads
         backend: AttentionBackend,
+        per_layer_input: torch.Tensor | None = None,  # [T, size] where the network has per-layer embeddings
     ) -> torch.Tensor:  # [T, hidden_size]
         """One layer over the rows of a step."""
         attended = self._attend(self._input_norm(hidden), inputs, kv, backend)
         hidden = self._post_attention_norm.add_to(hidden, torch.mm(attended, self._o))
         gate, up = torch.mm(self._pre_feedforward_norm(hidden), self._gate_up).chunk(2, -1)
-        activated = F.gelu(gate, approximate="tanh").mul_(up)
-        return self._post_feedforward_norm.add_to(hidden, torch.mm(activated, self._down)).mul_(self._layer_scalar)
+        feedforward = torch.mm(F.gelu(gate, approximate="tanh").mul_(up), self._down)
+        if self._experts:
+            feedforward = self._experts.add_to(feedforward, hidden)
+        hidden = self._post_feedforward_norm.add_to(hidden, feedforward)
+        if self._per_layer_gate:
+            assert per_layer_input is not None
+            hidden = self._per_layer_gate.add_to(hidden, per_layer_input)
+        return hidden.mul_(self._layer_scalar)
 
     def _attend(
         self, hidden: torch.Tensor, inputs: LayerInputs, kv: torch.Tensor, backend: AttentionBackend

@@ -2,14 +2,17 @@
 
 Several of them share one matrix here, so that one product replaces two or three. A matrix is used as `x @ matrix`, so
 it is `[in_features, out_features]`. On a CPU it lies in memory that way too: skinny products run faster than with its
-transpose, and a row's result does not depend on how many rows there are (two or more; measured with MKL on AVX-512
-up to 576 inputs). Elsewhere it is a view of the checkpoint's `[out_features, in_features]`.
+transpose, and a row's result does not depend on how many rows there are, from a few rows on (measured in float32 with
+MKL on AVX-512: two or more on one machine, four or more on another). Elsewhere it is a view of the checkpoint's
+`[out_features, in_features]`.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+
+MIN_STABLE_ROWS = 4  # of a product on a CPU whose rows are to round the same in any step
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,15 @@ def empty_matrix(in_features: int, out_features: int, dtype: torch.dtype, device
     return torch.empty(out_features, in_features, dtype=dtype, device=device).t()
 
 
+def empty_matrices(
+    count: int, in_features: int, out_features: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """As many matrices of one shape to be filled: [count, in_features, out_features]."""
+    if device.type == "cpu":
+        return torch.empty(count, in_features, out_features, dtype=dtype, device=device)
+    return torch.empty(count, out_features, in_features, dtype=dtype, device=device).transpose(1, 2)
+
+
 def columns(matrix: torch.Tensor, start: int, stop: int) -> Destination:  # [in_features, out_features]
     """The destination of a checkpoint's [stop - start, in_features] in some columns of a matrix."""
     view = matrix[:, start:stop].t()
@@ -48,3 +60,9 @@ def columns(matrix: torch.Tensor, start: int, stop: int) -> Destination:  # [in_
 def whole(matrix: torch.Tensor) -> Destination:  # [in_features, out_features]
     """The destination of a checkpoint's [out_features, in_features] that is a matrix of its own."""
     return columns(matrix, 0, matrix.shape[1])
+
+
+def stacked(matrices: torch.Tensor) -> Destination:  # [count, in_features, out_features]
+    """The destination of a checkpoint's [count, out_features, in_features]."""
+    view = matrices.transpose(1, 2)
+    return Destination(tuple(view.shape), (view,))

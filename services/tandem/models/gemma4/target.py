@@ -1,15 +1,18 @@
 """The target network: tokens to hidden rows, hidden rows to logits."""
 
+from itertools import repeat
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 
+from tandem.attention.backends import backend_for
 from tandem.attention.base import AttentionBackend, AttentionMetadata
-from tandem.attention.reference import ReferenceBackend
 from tandem.models.gemma4.config import Gemma4TextConfig
-from tandem.models.gemma4.layers import DecoderLayer, LayerInputs, RmsNorm
+from tandem.models.gemma4.layers import DecoderLayer, LayerInputs
+from tandem.models.gemma4.norm import RmsNorm
 from tandem.models.gemma4.parameters import Destination, Destinations, empty_matrix
+from tandem.models.gemma4.per_layer_inputs import PerLayerInputs
 from tandem.models.gemma4.rotary import RotaryEmbedding
 
 
@@ -22,7 +25,7 @@ class LayerKv(Protocol):
 
 
 class Gemma4Target:
-    """Gemma 4's dense text decoder.
+    """Gemma 4's text decoder, of any size.
 
     `forward` and `compute_logits` return inference tensors, which may only be changed in place under
     `torch.inference_mode`.
@@ -43,7 +46,7 @@ class Gemma4Target:
             dtype: of weights and activations.
             device: where they live.
             embedding: where the token table goes, such as shared memory; allocated when absent.
-            backend: plans steps and computes attention; the reference when absent.
+            backend: plans steps and computes attention; the device's when absent.
         """
         device = torch.device(device)
         shape = (config.vocab_size, config.hidden_size)
@@ -52,7 +55,7 @@ class Gemma4Target:
         assert embedding.shape == shape and embedding.dtype == dtype
         self.config = config
         self.embed_tokens = embedding  # [vocab_size, hidden_size]
-        self.backend = backend or ReferenceBackend(config.num_attention_heads, device, dtype)
+        self.backend = backend or backend_for(config.num_attention_heads, device, dtype)
         self._embed_scale = torch.tensor(config.hidden_size**0.5).to(device, dtype)  # rounded as the weights are
         # On a CPU the head is a copy, laid out as `parameters` says; elsewhere it is the table itself.
         self._is_head_copied = device.type == "cpu"
@@ -67,6 +70,7 @@ class Gemma4Target:
             DecoderLayer(config, layer_id, owner == layer_id, dtype, device)
             for layer_id, owner in enumerate(self._owners)
         ]
+        self._per_layer_inputs = PerLayerInputs(config, dtype, device) if config.per_layer_inputs else None
         self._norm = RmsNorm((config.hidden_size,), config.rms_norm_eps, dtype, device)
         self._rotary = RotaryEmbedding(config.attention, dtype, device)
 
@@ -80,6 +84,8 @@ class Gemma4Target:
         prefix = self.config.tensor_prefix
         tables = (self.embed_tokens, self._head.t()) if self._is_head_copied else (self.embed_tokens,)
         yield f"{prefix}embed_tokens.weight", Destination(tuple(self.embed_tokens.shape), tables)
+        if self._per_layer_inputs:
+            yield from self._per_layer_inputs.destinations()
         for layer in self._layers:
             yield from layer.destinations()
         yield f"{prefix}norm.weight", self._norm.destination()
@@ -99,8 +105,11 @@ class Gemma4Target:
             layer_type: LayerInputs(cos, sin, metadata.slot_mapping[layer_type], metadata.plans[layer_type])
             for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
         }
-        for layer, layer_type, owner in zip(self._layers, self.config.layer_types, self._owners, strict=True):
-            hidden = layer(hidden, inputs[layer_type], kv[owner], self.backend)
+        extra = self._per_layer_inputs(token_ids, hidden) if self._per_layer_inputs else repeat(None, len(self._layers))
+        for layer, layer_type, owner, per_layer_input in zip(
+            self._layers, self.config.layer_types, self._owners, extra, strict=True
+        ):
+            hidden = layer(hidden, inputs[layer_type], kv[owner], self.backend, per_layer_input)
         return self._norm(hidden)[: metadata.num_tokens]
 
     @torch.inference_mode()

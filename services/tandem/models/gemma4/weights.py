@@ -8,13 +8,9 @@ import torch
 
 from tandem.core.errors import CheckpointError
 from tandem.models.gemma4.checkpoint_files import CheckpointFiles, revision
-from tandem.models.gemma4.config import (
-    Gemma4DrafterConfig,
-    Gemma4TextConfig,
-    read_drafter_config,
-    read_target_config,
-)
+from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
+from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig, read_drafter_config
 from tandem.models.gemma4.parameters import Destinations
 from tandem.models.gemma4.target import Gemma4Target
 
@@ -70,6 +66,7 @@ def load_drafter(
     check_pair(config, target_config)
     drafter = Gemma4MtpDrafter(config, target_embedding, dtype, device)
     _fill(folder, drafter.destinations(), _unused_keys(config.text), progress)
+    drafter.arrange(folder)
     return drafter
 
 

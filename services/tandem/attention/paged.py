@@ -1,0 +1,128 @@
+"""`AttentionBackend` for CUDA devices: plans pieces on the host, and leaves the rest to `paged_kernel`."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tandem.attention.base import AttentionMetadata
+from tandem.attention.metadata import QueryBatch
+from tandem.attention.paged_kernel import attend_paged
+from tandem.kv_cache.group import KvGroup
+
+NO_WINDOW = 1 << 30
+PAD_SLOT_ID = -1
+MIN_BLOCK_ROWS = 16  # of a product on tensor cores
+_BLOCK_ROWS = 64
+# Keys of a split, by the position from which on it holds: long texts are cut into fewer, longer splits, so that merging
+# them costs little beside reading their keys.
+_SPLIT_SIZES = ((0, 128), (2048, 512), (16384, 1024))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Of one group, for all its layers."""
+
+    pieces: torch.Tensor  # [P, 6] int32
+    tables: torch.Tensor  # [S, W] int32
+    max_splits: int
+    window: int
+    block_size: int
+
+
+class PagedBackend:
+    """Plans are two copies to the device a group; nothing is read back."""
+
+    def __init__(self, num_heads: int, device: torch.device | str) -> None:
+        """Plans for networks of `num_heads` query heads."""
+        self._num_heads = num_heads
+        self._device = torch.device(device)
+
+    def prepare(self, batch: QueryBatch, groups: Iterable[KvGroup], block_size: int) -> AttentionMetadata:
+        """Plans a step for `groups`, whose names `batch.block_tables` must have."""
+        slot_mapping, plans = {}, {}
+        for group in groups:
+            tables = batch.block_tables[group.name]
+            slot_mapping[group.name] = self._tensor(_slots_written(batch, tables, block_size), torch.int64)
+            plans[group.name] = self._plan(batch, group, tables, block_size)
+        return AttentionMetadata(
+            batch.num_tokens, self._tensor(list(batch.positions()), torch.int64), slot_mapping, plans
+        )
+
+    def attend(
+        self,
+        query: torch.Tensor,  # [num_rows, num_heads, head_dim]
+        kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
+        plan: _Plan,
+    ) -> torch.Tensor:  # [num_rows, num_heads, head_dim]
+        """Softmax(q k) v with scale 1."""
+        return attend_paged(
+            query.contiguous(),
+            kv,
+            plan.pieces,
+            plan.tables,
+            block_size=plan.block_size,
+            block_rows=_BLOCK_ROWS,
+            max_splits=plan.max_splits,
+            window=plan.window,
+        )
+
+    def _plan(self, batch: QueryBatch, group: KvGroup, tables: Sequence[Sequence[int]], block_size: int) -> _Plan:
+        window = group.window or NO_WINDOW
+        rows_per_piece = _BLOCK_ROWS * group.num_kv_heads // self._num_heads
+        assert rows_per_piece, "more query heads read a KV head than a piece has rows"
+        pieces = list(_pieces(batch, rows_per_piece))
+        width = max(map(len, tables))
+        return _Plan(
+            pieces=self._tensor(pieces, torch.int32),
+            tables=self._tensor([[*table, *[0] * (width - len(table))] for table in tables], torch.int32),
+            max_splits=max(_num_splits(piece, window) for piece in pieces),
+            window=window,
+            block_size=block_size,
+        )
+
+    def _tensor(self, values: Sequence[object], dtype: torch.dtype) -> torch.Tensor:
+        is_cuda = self._device.type == "cuda"  # pinned memory lets the copy run behind the host's back
+        return torch.tensor(values, dtype=dtype, pin_memory=is_cuda).to(self._device, non_blocking=True)
+
+
+def _pieces(batch: QueryBatch, rows_per_piece: int) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Runs of rows whose keys are cut alike: first row, rows, position, visible keys, sequence, split size."""
+    first_row = 0
+    for sequence, (start, length, num_keys) in enumerate(
+        zip(batch.start_positions, batch.query_lens, batch.num_keys, strict=True)
+    ):
+        position, end = start, start + length
+        while position < end:
+            split_size, until = _split_size(position)
+            stop = min(end, position + rows_per_piece, until)
+            yield first_row + position - start, stop - position, position, num_keys, sequence, split_size
+            position = stop
+        first_row += length
+
+
+def _split_size(position: int) -> tuple[int, int]:
+    """Keys of a split for a query at a position, and the position from which on that changes."""
+    index = max(index for index, (first, _) in enumerate(_SPLIT_SIZES) if first <= position)
+    until = _SPLIT_SIZES[index + 1][0] if index + 1 < len(_SPLIT_SIZES) else position + NO_WINDOW
+    return _SPLIT_SIZES[index][1], until
+
+
+def _num_splits(piece: tuple[int, int, int, int, int, int], window: int) -> int:
+    _, num_rows, start, num_keys, _, split_size = piece
+    first_key, end_key = max(0, start - window + 1), min(num_keys, start + num_rows)
+    assert first_key < end_key, "a row sees no key"
+    return (end_key - 1) // split_size - first_key // split_size + 1
+
+
+def _slots_written(batch: QueryBatch, tables: Sequence[Sequence[int]], block_size: int) -> list[int]:
+    slots = []
+    for start, length, num_keys, table in zip(
+        batch.start_positions, batch.query_lens, batch.num_keys, tables, strict=True
+    ):
+        for position in range(start, start + length):
+            is_written = position < num_keys
+            slots.append(
+                table[position // block_size] * block_size + position % block_size if is_written else PAD_SLOT_ID
+            )
+    return slots

@@ -1,0 +1,136 @@
+"""The experts on a GPU: two Triton kernels over rows sorted by expert.
+
+A program computes one tile of one expert's rows; programs without rows return at once, so that nothing of the routing
+is needed on the host. Programs that want the same weights are neighbours: the first one brings them from memory, the
+others find them in the cache. Up to `_NUM_SKINNY_ROWS` rows, as in every verification, all tiles have the same shape
+and every sum runs through the inner dimension in the same order, so that a row rounds as it does alone.
+`moe.mix_by_grouped_products` is the plain form.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+_NUM_SKINNY_ROWS = 256
+
+
+@triton.jit
+def _gate_up_kernel(
+    rows,  # [T, hidden_size]
+    gate_up,  # [num_experts, 2 * size, hidden_size]
+    activated,  # [T * k, size], in expert order
+    order,  # [T * k] int64
+    ends,  # [num_experts] int32
+    top_k,
+    hidden_size: tl.constexpr,
+    size: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_INNER: tl.constexpr,
+):
+    """gelu(gate(y)) * up(y) for one tile: a program reads its columns of gate and of up."""
+    expert = tl.program_id(2)
+    start = tl.load(ends + expert - 1, mask=expert > 0, other=0)
+    end = tl.load(ends + expert)
+    first = start + tl.program_id(0) * BLOCK_ROWS
+    if first >= end:
+        return
+    places = first + tl.arange(0, BLOCK_ROWS)
+    is_row = places < end
+    sources = tl.load(order + places, mask=is_row, other=0) // top_k
+    columns = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    is_column = columns < size
+    matrix = gate_up + expert.to(tl.int64) * (2 * size * hidden_size)
+    gate = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    up = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    for inner_start in range(0, hidden_size, BLOCK_INNER):
+        inner = inner_start + tl.arange(0, BLOCK_INNER)
+        is_inner = inner < hidden_size
+        x = tl.load(
+            rows + sources[:, None] * hidden_size + inner[None, :], mask=is_row[:, None] & is_inner[None, :], other=0.0
+        )
+        weights = matrix + columns[None, :] * hidden_size + inner[:, None]
+        mask = is_inner[:, None] & is_column[None, :]
+        gate = tl.dot(x, tl.load(weights, mask=mask, other=0.0), gate, input_precision="ieee")
+        up = tl.dot(x, tl.load(weights + size * hidden_size, mask=mask, other=0.0), up, input_precision="ieee")
+    # tanh(z) = 2 sigmoid(2 z) - 1, so gelu's 0.5 (1 + tanh(z)) is sigmoid(2 z).
+    activation = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
+    tl.store(
+        activated + places[:, None].to(tl.int64) * size + columns[None, :],
+        (activation * up).to(activated.dtype.element_ty),
+        mask=is_row[:, None] & is_column[None, :],
+    )
+
+
+@triton.jit
+def _down_kernel(
+    activated,  # [T * k, size], in expert order
+    down,  # [num_experts, hidden_size, size]
+    row_weights,  # [T * k] float32
+    output,  # [T * k, hidden_size] float32
+    order,  # [T * k] int64
+    ends,  # [num_experts] int32
+    hidden_size: tl.constexpr,
+    size: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+    BLOCK_INNER: tl.constexpr,
+):
+    """down(activated) times the row's weight for one tile, written where the row came from."""
+    expert = tl.program_id(2)
+    start = tl.load(ends + expert - 1, mask=expert > 0, other=0)
+    end = tl.load(ends + expert)
+    first = start + tl.program_id(0) * BLOCK_ROWS
+    if first >= end:
+        return
+    places = first + tl.arange(0, BLOCK_ROWS)
+    is_row = places < end
+    targets = tl.load(order + places, mask=is_row, other=0)
+    columns = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    is_column = columns < hidden_size
+    matrix = down + expert.to(tl.int64) * (hidden_size * size)
+    product = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
+    for inner_start in range(0, size, BLOCK_INNER):
+        inner = inner_start + tl.arange(0, BLOCK_INNER)
+        is_inner = inner < size
+        x = tl.load(
+            activated + places[:, None].to(tl.int64) * size + inner[None, :],
+            mask=is_row[:, None] & is_inner[None, :],
+            other=0.0,
+        )
+        weights = tl.load(
+            matrix + columns[None, :] * size + inner[:, None],
+            mask=is_inner[:, None] & is_column[None, :],
+            other=0.0,
+        )
+        product = tl.dot(x, weights, product, input_precision="ieee")
+    product *= tl.load(row_weights + targets, mask=is_row, other=0.0)[:, None]
+    tl.store(
+        output + targets[:, None] * hidden_size + columns[None, :], product, mask=is_row[:, None] & is_column[None, :]
+    )
+
+
+def mix_by_kernels(
+    rows: torch.Tensor,  # [T, hidden_size]
+    gate_up: torch.Tensor,  # [num_experts, hidden_size, 2 * size], the view that `empty_matrices` gives
+    down: torch.Tensor,  # [num_experts, size, hidden_size], likewise
+    weights: torch.Tensor,  # [T, k] float32
+    order: torch.Tensor,  # [T * k] int64: places of the flattened choices, in expert order
+    sorted_ids: torch.Tensor,  # [T * k]: their experts, which `ends` says as well
+    ends: torch.Tensor,  # [num_experts] int32: where each expert's choices end
+) -> torch.Tensor:  # [T, hidden_size]
+    """Each row's weighted sum over the experts that it chose. No row may choose an expert twice."""
+    assert gate_up.stride(1) == down.stride(1) == 1 and rows.is_contiguous() and weights.is_contiguous()
+    (num_rows, hidden_size), top_k = rows.shape, weights.shape[1]
+    num_experts, size = down.shape[:2]
+    activated = rows.new_empty(num_rows * top_k, size)
+    output = torch.empty(num_rows, top_k, hidden_size, dtype=torch.float32, device=rows.device)
+    block_rows = 16 if num_rows <= _NUM_SKINNY_ROWS else 64
+    num_blocks = triton.cdiv(num_rows, block_rows)
+    _gate_up_kernel[num_blocks, triton.cdiv(size, 32), num_experts](
+        rows, gate_up, activated, order, ends, top_k, hidden_size, size, block_rows, 32, 128, num_stages=3
+    )
+    _down_kernel[num_blocks, triton.cdiv(hidden_size, 64), num_experts](
+        activated, down, weights, output, order, ends, hidden_size, size, block_rows, 64, 64, num_stages=3
+    )
+    return output.sum(1).to(rows.dtype)

@@ -1,0 +1,47 @@
+"""The norm of every layer and head."""
+
+from math import sqrt
+
+import torch
+import torch.nn.functional as F
+
+from tandem.models.gemma4.parameters import Destination
+
+
+class RmsNorm:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, computed in float32.
+
+    torch's own is made of seven operations on a CPU. There, the root of sum(x^2) + d * eps is a `hypot`, which leaves
+    four; sqrt(d) goes into the weight.
+    """
+
+    def __init__(self, shape: tuple[int, ...], eps: float, dtype: torch.dtype, device: torch.device) -> None:
+        """`shape` is that of the weight: [d], or [heads, d] for one weight a head."""
+        self._dim, self._eps = shape[-1], eps
+        self._is_short = device.type == "cpu" and dtype == torch.float32
+        self._gain = sqrt(self._dim) if self._is_short else 1.0
+        self._floor = torch.tensor(sqrt(self._dim * eps), device=device)
+        self.weight = torch.full(shape, self._gain, dtype=dtype, device=device)
+
+    def destination(self, start: int = 0, stop: int | None = None) -> Destination:
+        """Of a checkpoint's [d], repeated for heads `start` to `stop` where there is a weight a head."""
+        view = self.weight if self.weight.dim() == 1 else self.weight[start:stop]
+        return Destination((self._dim,), (view,), self._gain)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:  # [..., d] or [..., heads, d] -> same
+        """The normed rows."""
+        if self._is_short:
+            return x.div(self._length(x)).mul_(self.weight)
+        if self.weight.dim() == 1:
+            return F.rms_norm(x, (self._dim,), self.weight, self._eps)
+        return F.rms_norm(x.float(), (self._dim,), None, self._eps).mul_(self.weight).to(x.dtype)
+
+    def add_to(self, residual: torch.Tensor, x: torch.Tensor) -> torch.Tensor:  # [..., d] twice -> [..., d]
+        """`residual` plus the normed rows. Overwrites `x`."""
+        if self._is_short:
+            length = self._length(x)
+            return torch.addcdiv(residual, x.mul_(self.weight), length)
+        return residual + self(x)
+
+    def _length(self, x: torch.Tensor) -> torch.Tensor:  # [..., d] -> [..., 1]
+        return torch.hypot(torch.linalg.vector_norm(x, 2, -1, True), self._floor)
