@@ -206,7 +206,7 @@ class AttachResponse(_message.Message):
     num_speculative_tokens: _builtins.int
     """Most tokens it drafts a round."""
     revision: _builtins.str
-    """Short hash of its checkpoint."""
+    """Short hash of its checkpoint; empty where it has none."""
     def __init__(
         self,
         *,
