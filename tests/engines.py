@@ -42,7 +42,7 @@ def new_sequence(sequence_id, prompt, max_tokens=16, k=4, seed=0, temperature=0.
 
 def wanted(slots, num_tokens, token_ids=(2,)) -> list[Wanted]:
     """So many drafts for each slot."""
-    return [Wanted(slot, list(token_ids), num_tokens) for slot in slots]
+    return [Wanted(slot, list(token_ids), num_tokens, sequence_id=slot) for slot in slots]
 
 
 class EngineUnderTest:

@@ -4,6 +4,8 @@ import random
 from contextlib import asynccontextmanager
 
 from tandem.drafter.drafter_service import DrafterService
+from tandem.drafter.memory_drafting import MemoryDrafting
+from tandem.drafter.v1 import drafter_service_pb2 as pb
 from tandem.drafter.v1 import drafter_service_pb2_grpc
 from tandem.engine.draft_source import DrafterInfo
 from tandem.exchange.attached_exchange import AttachedExchange
@@ -38,11 +40,49 @@ class HostileDevice:
         self._exchange.close()
 
 
+class HostileTokens:
+    """In the place of the lookup drafter: attaches to a token stream, and answers with whatever a message can hold."""
+
+    def __init__(self, seed=0):
+        self._rng = random.Random(seed)
+
+    async def attach(self, request):
+        self._vocabulary_size = request.token_stream.vocabulary_size
+
+    async def draft(self, request):
+        rng, slots, k = self._rng, request.slots, request.num_tokens
+        answer = pb.DraftResponse(generation=request.generation, round=request.round, num_tokens=[k] * len(slots))
+        answer.token_ids.extend(rng.randrange(self._vocabulary_size) for _ in range(k * len(slots)))
+        if not slots:
+            return answer
+        match rng.randrange(24):
+            case 0:
+                answer.token_ids[rng.randrange(len(answer.token_ids))] = rng.choice([-1, -(2**31), 2**31 - 1])
+            case 1:
+                answer.num_tokens.append(k)
+            case 2:
+                answer.num_tokens[0] = rng.choice([k + 1, 2**32 - 1])
+            case 3:
+                answer.num_tokens[0] -= 1
+            case 4:
+                del answer.token_ids[:]
+            case 5:
+                answer.generation += 1
+            case 6:
+                answer.round -= 1
+            case 7:
+                answer.token_ids.extend([2**31 - 1] * 300_000)
+        return answer
+
+    def detach(self, generation):
+        pass
+
+
 @asynccontextmanager
-async def hostile_drafter(listen):
-    """Serves one at `listen`."""
+async def hostile_drafter(listen, drafting=None):
+    """Serves one at `listen`, over shared memory unless told otherwise."""
     server = RpcServer()
-    service = DrafterService(HostileDevice(), DrafterInfo("hostile", 7, "test"))
+    service = DrafterService(drafting or MemoryDrafting(HostileDevice()), DrafterInfo("hostile", 7, "test"))
     server.add(
         drafter_service_pb2_grpc.add_DrafterServiceServicer_to_server, service, "tandem.drafter.v1.DrafterService"
     )

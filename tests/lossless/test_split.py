@@ -36,7 +36,7 @@ def drafter_socket(tmp_path_factory):
 
 
 @asynccontextmanager
-async def attached_verifier(tmp_path, drafter):
+async def attached_verifier(tmp_path, drafter, **settings):
     """A verifier with that drafter, and a stub that calls it."""
     config = VerifierConfig(
         target=str(DEMO_TARGET),
@@ -44,8 +44,8 @@ async def attached_verifier(tmp_path, drafter):
         drafter=drafter,
         num_speculative_tokens=7,
         threads=1,
-        kv_tokens=8192,
         draft_timeout_ms=2000.0,
+        **{"kv_tokens": 8192, **settings},
     )
     async with open_verifier(config) as verifier, open_channel(verifier.address) as channel:
         work = [asyncio.create_task(coroutine) for coroutine in verifier.background]
@@ -57,7 +57,7 @@ async def attached_verifier(tmp_path, drafter):
             task.cancel()
 
 
-async def generate(stub, sequence):
+async def generate(stub, sequence, max_tokens=MAX_TOKENS):
     sampling = sequence.sampling
     request = pb.GenerateRequest(
         prompt_token_ids=sequence.prompt_token_ids,
@@ -67,7 +67,7 @@ async def generate(stub, sequence):
             "top_p": sampling.top_p,
             "seed": sampling.seed,
         },
-        max_tokens=MAX_TOKENS,
+        max_tokens=max_tokens,
         ignore_eos=True,
         num_speculative_tokens=sequence.num_speculative_tokens,
     )

@@ -22,6 +22,7 @@ from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link, peer
 from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.memory_carrier import MemoryCarrier
 from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
 from tests.engines import wanted
 from tests.rpc.fake_drafter import SPEC, FakeDrafter, answer, drafting, drafts_of, honest
@@ -54,7 +55,7 @@ def metrics():
 
 @pytest.fixture
 async def link(address, exchange, metrics):
-    link = DrafterLink(address, exchange, "target-rev", TIMEOUT_SECONDS, metrics)
+    link = DrafterLink(address, MemoryCarrier(exchange), "target-rev", TIMEOUT_SECONDS, metrics)
     following = asyncio.create_task(link.follow())
     yield link
     assert not following.done(), "whatever a drafter did, the link goes on"
@@ -336,7 +337,7 @@ async def test_a_drafter_that_breaks_every_attachment_is_dialled_ever_more_rarel
             assert time.monotonic() - lost_at >= 0.01 * 2**4
     lines = [record.message for record in caplog.records]
     assert sum("attached" in line for line in lines) == 5
-    assert sum(line == "drafter lost: UNAVAILABLE: go away" for line in lines) == 4
+    assert sum(line == "drafter fake lost: UNAVAILABLE: go away" for line in lines) == 4
 
 
 async def test_rounds_without_drafts_share_a_line(address, link, caplog):

@@ -30,8 +30,8 @@ from tandem.models.gemma4.weights import load_drafter, revision
 from tandem.rpc.channel import open_channel
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link
-from tandem.verifier.attachment import shared_memory_of
 from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.memory_carrier import MemoryCarrier, shared_memory_of
 from tests.checkpoints import make_tiny_pair
 from tests.engines import wanted
 from tests.unit.engine.drafting import GREEDY, Decoding, exchange_spec
@@ -124,7 +124,7 @@ async def client(config, exchange):
 @asynccontextmanager
 async def linked(address, exchange):
     """The verifier's end, attached."""
-    link = DrafterLink(address, exchange, "rev", 5.0, Metrics())
+    link = DrafterLink(address, MemoryCarrier(exchange), "rev", 5.0, Metrics())
     following = asyncio.create_task(link.follow())
     try:
         await until(lambda: link.info)
@@ -243,6 +243,12 @@ async def test_layers_that_do_not_fit_are_refused(client, decoding):
         change(request.shared_memory.layers)
         code, details = await refusal(client.stub.Attach(request))
         assert code is grpc.StatusCode.INVALID_ARGUMENT and message in details
+
+
+async def test_a_verifier_that_only_sends_tokens_is_refused(client):
+    request = pb.AttachRequest(generation=6, token_stream=pb.TokenStream(num_slots=8, vocabulary_size=64))
+    code, details = await refusal(client.stub.Attach(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith("shared_memory: is needed")
 
 
 async def test_files_of_another_attachment_are_refused(client, exchange):

@@ -27,6 +27,7 @@ COMMANDS = {
     "gateway": "run one gateway",
     "verifier": "run one verifier",
     "drafter": "run one drafter",
+    "lookup-drafter": "run one drafter that needs no model: it looks up what followed before",
     "build-centroids": "give a drafter a head that scores a few clusters of tokens instead of all",
 }
 

@@ -11,13 +11,14 @@ from tandem.cli.parser import Parser, add_options, load_config, to_arguments
 from tandem.cli.up_config import SPLIT, UpConfig
 from tandem.core.errors import ConfigError
 from tandem.drafter.config import DrafterConfig
+from tandem.drafter.lookup_config import LookupConfig
 from tandem.gateway.config import GatewayConfig
 from tandem.rpc.addresses import UNIX_PREFIX, socket_path
 from tandem.telemetry.logs import LogConfig
 from tandem.verifier.config import NO_DRAFTER, VerifierConfig
 
 # What `up` decides itself, because the services have to find each other.
-_DECIDED = {"tokenizer", "verifier", "drafter", "draft_model", "target"}
+_DECIDED = {"tokenizer", "verifier", "drafter", "lookup_drafter", "draft_model", "target"}
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 # Beyond the time that a service gives its running requests, until it is killed.
 _MARGIN_SECONDS = 5.0
@@ -51,7 +52,7 @@ def add_plan_options(parser: Parser) -> None:
 
 def memory_directory(arguments: argparse.Namespace, up: UpConfig, environment: Mapping[str, str] = os.environ) -> str:
     """The memory-backed folder in which the run directory belongs."""
-    decided = {"target": up.target, "drafter": NO_DRAFTER, "draft_model": ""}
+    decided = {"target": up.target, "drafter": NO_DRAFTER, "lookup_drafter": "", "draft_model": ""}
     return load_config(VerifierConfig, arguments, decided, environment).exchange_directory
 
 
@@ -71,6 +72,7 @@ def make_plan(
     """
     verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}"
     drafter_address = f"{UNIX_PREFIX}{run_directory / 'drafter.sock'}"
+    lookup_address = f"{UNIX_PREFIX}{run_directory / 'lookup.sock'}"
     address = free_address(load_config(GatewayConfig, arguments, {"tokenizer": up.target}, environment).listen)
     gateway_config = load_config(
         GatewayConfig,
@@ -86,6 +88,7 @@ def make_plan(
             "target": up.target,
             "listen": verifier_address,
             "drafter": drafter_address if is_split else up.drafter,
+            "lookup_drafter": lookup_address if up.lookup else "",
             "draft_model": "" if is_split else up.draft_model_in_force,
             "exchange_directory": str(run_directory),
         },
@@ -93,7 +96,9 @@ def make_plan(
     )
     log_arguments = to_arguments(load_config(LogConfig, arguments, {}, environment))
 
-    def service(name: str, config: GatewayConfig | VerifierConfig | DrafterConfig, address: str) -> ServicePlan:
+    def service(
+        name: str, config: GatewayConfig | VerifierConfig | DrafterConfig | LookupConfig, address: str
+    ) -> ServicePlan:
         settings = (name, *to_arguments(config), *log_arguments)
         return ServicePlan(name, settings, address, config.drain_seconds + _MARGIN_SECONDS)
 
@@ -115,7 +120,11 @@ def make_plan(
             {},  # one name would mean the verifier's threads too
         )
         services.insert(0, service("drafter", drafter_config, drafter_address))
-    return Plan(tuple(services), _local(address), verifier_address, up.drafter != NO_DRAFTER)
+    if up.lookup:
+        k = verifier_config.num_speculative_tokens
+        lookup_config = LookupConfig(listen=lookup_address, num_speculative_tokens=k)
+        services.insert(0, service("lookup-drafter", lookup_config, lookup_address))
+    return Plan(tuple(services), _local(address), verifier_address, up.drafter != NO_DRAFTER or up.lookup)
 
 
 def free_address(listen: str) -> str:

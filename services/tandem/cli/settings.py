@@ -6,6 +6,7 @@ from tandem.cli.client_config import ClientConfig
 from tandem.cli.generation_config import GenerationConfig
 from tandem.cli.up_config import UpConfig
 from tandem.drafter.config import DrafterConfig
+from tandem.drafter.lookup_config import LookupConfig
 from tandem.gateway.config import GatewayConfig
 from tandem.telemetry.logs import LogConfig
 from tandem.verifier.config import VerifierConfig
@@ -14,6 +15,7 @@ CONFIGS: tuple[type, ...] = (
     GatewayConfig,
     VerifierConfig,
     DrafterConfig,
+    LookupConfig,
     UpConfig,
     ClientConfig,
     GenerationConfig,

@@ -4,31 +4,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tandem.core.config import describe
 from tandem.drafter.config import DrafterConfig
 from tandem.drafter.device import Device
-from tandem.drafter.drafter_service import DrafterService
-from tandem.drafter.v1 import drafter_service_pb2, drafter_service_pb2_grpc
+from tandem.drafter.memory_drafting import MemoryDrafting
+from tandem.drafter.server import Drafter, open_server
 from tandem.engine.draft_source import DrafterInfo
 from tandem.models.gemma4.weights import revision
 from tandem.rpc.lifecycle import serve_until_stopped
-from tandem.rpc.server import RpcServer, ServerLimits
 
 logger = logging.getLogger(__name__)
-
-DRAFTER_SERVICE: str = drafter_service_pb2.DESCRIPTOR.services_by_name["DrafterService"].full_name
-MAX_MESSAGE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class Drafter:
-    """A drafter that listens."""
-
-    server: RpcServer
-    address: str
 
 
 async def run(config: DrafterConfig) -> None:
@@ -54,15 +41,8 @@ async def open_drafter(config: DrafterConfig) -> AsyncIterator[Drafter]:
     try:
         await device.load()
         name, digest = Path(config.draft_model).name, await asyncio.to_thread(revision, config.draft_model)
-        service = DrafterService(device, DrafterInfo(name, config.num_speculative_tokens, digest))
-        server = RpcServer(limits=ServerLimits(max_message_bytes=MAX_MESSAGE_BYTES))
-        server.add(drafter_service_pb2_grpc.add_DrafterServiceServicer_to_server, service, DRAFTER_SERVICE)
-        server.when_stopping(service.stop)
-        try:
-            address = await server.start(config.listen)
-            server.set_serving(True)
-            yield Drafter(server, address)
-        finally:
-            await server.stop(0)
+        info = DrafterInfo(name, config.num_speculative_tokens, digest)
+        async with open_server(config.listen, MemoryDrafting(device), info) as drafter:
+            yield drafter
     finally:
         device.close()

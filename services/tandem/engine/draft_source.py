@@ -31,6 +31,7 @@ class Wanted:
     slot: int
     token_ids: Sequence[int]  # committed so far, prompt first; the last one has no KV yet. Not to be kept or changed
     num_tokens: int  # drafts wanted at most
+    sequence_id: int  # who is in the slot: the same id means the same tokens, or more of them
 
 
 @dataclass(frozen=True)

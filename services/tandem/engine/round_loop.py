@@ -143,7 +143,7 @@ class RoundLoop:
             return
         counts = [self.scheduler.num_useful_drafts(sequence) for sequence in wanted]
         asked_for = [
-            Wanted(self.scheduler.slot(sequence), sequence.committed, count)
+            Wanted(self.scheduler.slot(sequence), sequence.committed, count, sequence.sequence_id)
             for sequence, count in zip(wanted, counts, strict=True)
         ]
         drafter = next((drafter for drafter in self.drafters if drafter.begin(asked_for)), None)

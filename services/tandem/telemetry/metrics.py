@@ -81,7 +81,12 @@ SPEC_FALLBACKS = _counter(
     "Rounds without the drafts they asked for, by reason: late, lost, stale, invalid.",
     "reason",
 )
-DRAFTER_ATTACHED = _gauge("tandem_drafter_attached", "drafter", "1 while a drafter is attached, else 0.")
+DRAFTER_ATTACHED = _gauge(
+    "tandem_drafter_attached",
+    "drafter",
+    "1 while a drafter is attached, else 0, by what passes between: memory, tokens.",
+    "carrier",
+)
 DRAFTER_ATTACHMENTS = _counter("tandem_drafter_attachments_total", "attachment", "Times that a drafter was attached.")
 
 METRICS: tuple[Metric, ...] = tuple(row for row in globals().values() if isinstance(row, Metric))

@@ -10,8 +10,7 @@ import grpc
 from tandem.drafter.v1 import drafter_service_pb2 as pb
 from tandem.drafter.v1 import drafter_service_pb2_grpc as pb_grpc
 from tandem.engine.draft_source import DrafterInfo
-from tandem.exchange.layout import LAYOUT_VERSION
-from tandem.exchange.shared_exchange import SharedExchange
+from tandem.verifier.carrier import Carrier
 
 ATTACH_SECONDS = 60.0  # a drafter may have to read its weights again
 HELLO_SECONDS = 5.0
@@ -26,15 +25,15 @@ class BrokenStream(Exception):
 
 @dataclass(frozen=True)
 class Attachment:
-    """A drafter that has mapped the exchange, and the stream to it."""
+    """A drafter that has agreed to draft, and the stream to it."""
 
     generation: int
     info: DrafterInfo
     call: Call
 
 
-async def attach(channel: grpc.aio.Channel, exchange: SharedExchange, target_revision: str) -> Attachment:
-    """Gives the drafter behind a channel an exchange to read.
+async def attach(channel: grpc.aio.Channel, carrier: Carrier, target_revision: str) -> Attachment:
+    """Offers the drafter behind a channel what it can draft from.
 
     Raises:
         BrokenStream: it does not do as `DrafterService` says.
@@ -43,20 +42,13 @@ async def attach(channel: grpc.aio.Channel, exchange: SharedExchange, target_rev
     """
     drafter = pb_grpc.DrafterServiceStub(channel)
     generation = secrets.randbelow((1 << 63) - 1) + 1
-    exchange.renew(generation)
-    response = await drafter.Attach(
-        pb.AttachRequest(
-            layout_version=LAYOUT_VERSION,
-            generation=generation,
-            shared_memory=shared_memory_of(exchange),
-            num_speculative_tokens=exchange.spec.max_draft_tokens,
-            target_revision=target_revision,
-        ),
-        timeout=ATTACH_SECONDS,
-    )
+    request = carrier.begin(generation)
+    request.num_speculative_tokens = carrier.max_draft_tokens
+    request.target_revision = target_revision
+    response = await drafter.Attach(request, timeout=ATTACH_SECONDS)
     info = DrafterInfo(
         name=printable(response.name),
-        num_speculative_tokens=min(response.num_speculative_tokens, exchange.spec.max_draft_tokens),
+        num_speculative_tokens=min(response.num_speculative_tokens, carrier.max_draft_tokens),
         revision=printable(response.revision),
     )
     call = drafter.Draft()
@@ -76,28 +68,3 @@ async def attach(channel: grpc.aio.Channel, exchange: SharedExchange, target_rev
 def printable(text: str) -> str:
     """A drafter's words, fit for a log."""
     return "".join(character if character.isprintable() else "?" for character in text[:MAX_NAME_CHARACTERS])
-
-
-def shared_memory_of(exchange: SharedExchange) -> pb.SharedMemory:
-    """Paths and sizes, as a drafter is told them."""
-    spec = exchange.spec
-    return pb.SharedMemory(
-        target_path=str(exchange.target_path),
-        drafts_path=str(exchange.drafts_path),
-        dtype=spec.dtype,
-        num_slots=spec.num_slots,
-        max_draft_tokens=spec.max_draft_tokens,
-        max_blocks=spec.max_blocks,
-        block_size=spec.block_size,
-        vocabulary_size=spec.vocabulary_size,
-        hidden_size=spec.hidden_size,
-        layers=[
-            pb.SharedLayer(
-                group=layer.group,
-                num_blocks=layer.num_blocks,
-                num_kv_heads=layer.num_kv_heads,
-                head_dim=layer.head_dim,
-            )
-            for layer in spec.layers
-        ],
-    )

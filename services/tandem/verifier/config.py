@@ -26,6 +26,9 @@ class VerifierConfig:
         default_socket("drafter"),
         help=f"the drafter's socket (unix:/PATH), {IN_PROCESS!r} to draft in this process, or {NO_DRAFTER!r}",
     )
+    lookup_drafter: str = option(
+        "", help="socket (unix:/PATH) of a drafter that is sent tokens, such as 'tandem lookup-drafter'; empty: none"
+    )
     draft_model: str = option("", help=f"folder of the drafter's checkpoint, for --drafter {IN_PROCESS}")
     draft_position: str = option(
         AT_P,
@@ -62,6 +65,10 @@ class VerifierConfig:
         _require(
             self.drafter in (IN_PROCESS, NO_DRAFTER) or self.drafter.startswith(UNIX_PREFIX),
             f"--drafter must be {UNIX_PREFIX}/PATH, {IN_PROCESS} or {NO_DRAFTER}: the drafter shares this machine",
+        )
+        _require(
+            not self.lookup_drafter or self.lookup_drafter.startswith(UNIX_PREFIX),
+            f"--lookup-drafter must be {UNIX_PREFIX}/PATH",
         )
         _require(
             (self.drafter == IN_PROCESS) == bool(self.draft_model),

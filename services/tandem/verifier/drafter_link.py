@@ -1,10 +1,10 @@
-"""Drafts from another process: control over a gRPC stream, data in shared memory.
+"""Drafts from another process, over a gRPC stream. A `Carrier` knows what the messages carry, and what they do not.
 
 The engine's thread asks and waits; the service's event loop dials, sends and receives. Nothing that a drafter does is
 trusted: it costs a round's drafts at worst, or the connection, which is then made anew.
 
     begin    engine -> loop: one request, only when none is outstanding
-    answer   loop -> engine: the round's counts, by an event that `collect` waits for
+    answer   loop -> engine: what came, by an event that `collect` waits for
     late     the round stays outstanding; until its answer came nobody asks again, and at last the stream is given up
     stale    an answer to anything but the outstanding round ends the stream: both sides begin anew with `Attach`
 """
@@ -21,12 +21,12 @@ import grpc
 
 from tandem.drafter.v1 import drafter_service_pb2 as pb
 from tandem.engine.draft_source import DrafterInfo, Drafts, Fallback, Wanted
-from tandem.exchange.shared_exchange import SharedExchange
 from tandem.rpc.addresses import socket_path
 from tandem.rpc.channel import open_channel
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier.attachment import Attachment, BrokenStream, Call, attach, printable
+from tandem.verifier.carrier import Carrier
 from tandem.verifier.fallback_log import FallbackLog
 from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
 
@@ -43,18 +43,15 @@ STABLE_SECONDS = 10.0  # an attachment that lasted so long was a good one
 class _Round:
     """A request and, once `answered` is set, its answer."""
 
-    number: int
-    generation: int
-    slots: Sequence[int]
-    num_tokens: int
-    asked_at: float
+    slots: Sequence[int]  # that drafts are wanted for
+    request: pb.DraftRequest
+    asked_at: float = field(default_factory=time.monotonic)
     answered: threading.Event = field(default_factory=threading.Event)
-    counts: Sequence[int] = ()
-    fallback: Fallback | None = None
+    outcome: pb.DraftResponse | Fallback = Fallback.LATE  # until it is another
 
-    def answer(self, counts: Sequence[int] = (), fallback: Fallback | None = None) -> None:
+    def answer(self, outcome: pb.DraftResponse | Fallback) -> None:
         """Wakes whoever waits."""
-        self.counts, self.fallback = counts, fallback
+        self.outcome = outcome
         self.answered.set()
 
 
@@ -62,21 +59,21 @@ class DrafterLink:
     """A `DraftSource` that is another process. Until `follow` has found one, nobody drafts."""
 
     def __init__(
-        self, address: str, exchange: SharedExchange, target_revision: str, timeout_seconds: float, metrics: Metrics
+        self, address: str, carrier: Carrier, target_revision: str, timeout_seconds: float, metrics: Metrics
     ) -> None:
         """Knows no drafter yet.
 
         Args:
             address: `unix:/path` of the drafter.
-            exchange: what the drafter shall read; the caller closes it.
+            carrier: of what the drafter drafts from, and of its drafts.
             target_revision: short hash of the target's checkpoint, for the drafter to tell.
             timeout_seconds: longest wait for a round's drafts.
             metrics: counts attachments, and rounds that nobody could be asked for because an answer was late.
         """
         path = socket_path(address)
-        assert path, "a drafter shares memory and thus the machine"
+        assert path, "a drafter is trusted by the socket that it listens on"
         self._address, self._path = address, path
-        self._exchange = exchange
+        self._carrier = carrier
         self._target_revision = target_revision
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
@@ -97,36 +94,38 @@ class DrafterLink:
 
     def begin(self, wanted: Sequence[Wanted]) -> bool:
         """Sends a request, unless nobody is there or an answer is outstanding."""
-        slots, num_tokens = [one.slot for one in wanted], max(one.num_tokens for one in wanted)
         with self._lock:
             attachment, late = self._attachment, self._outstanding
-            if attachment is None or self._is_closed:
-                return False
-            num_tokens = min(num_tokens, attachment.info.num_speculative_tokens)
-            if late is None and num_tokens > 0:
-                self._number += 1
-                asked = _Round(self._number, attachment.generation, slots, num_tokens, time.monotonic())
-                self._asked = self._outstanding = asked
+        if attachment is None or self._is_closed:
+            return False
         if late:
             self._metrics.count(names.SPEC_FALLBACKS, reason=Fallback.LATE.value)
             self._log.add(Fallback.LATE)
             if time.monotonic() - late.asked_at > STUCK_SECONDS:
                 self._on_loop(attachment.call.cancel)
             return False
+        num_tokens = min(max(one.num_tokens for one in wanted), attachment.info.num_speculative_tokens)
         if num_tokens <= 0:
             return False
-        self._on_loop(self._send, attachment.call, asked)
+        self._number += 1
+        request = self._carrier.request(attachment.generation, self._number, wanted, num_tokens)
+        asked = _Round([one.slot for one in wanted], request)
+        with self._lock:
+            if self._attachment is not attachment:
+                return False  # lost a moment ago
+            self._asked = self._outstanding = asked
+        self._on_loop(self._send, attachment.call, request)
         return True
 
     def collect(self) -> Drafts:
         """Waits for the answer, then reads the drafts."""
         asked, self._asked = self._asked, None
         assert asked, "begin comes first"
-        if not asked.answered.wait(self._timeout_seconds):
-            return self._fall_back(Fallback.LATE)
-        if asked.fallback:
-            return self._fall_back(asked.fallback)
-        drafts = self._exchange.read_drafts(asked.generation, asked.number, asked.slots, asked.counts)
+        asked.answered.wait(self._timeout_seconds)
+        outcome = asked.outcome
+        if isinstance(outcome, Fallback):
+            return self._fall_back(outcome)
+        drafts = self._carrier.read(asked.slots, asked.request, outcome)
         if drafts is None:
             return self._fall_back(Fallback.INVALID)
         return Drafts(drafts)
@@ -148,13 +147,13 @@ class DrafterLink:
             try:
                 check_peer(self._path)
                 async with open_channel(self._address, MAX_MESSAGE_BYTES) as channel:
-                    attachment = await attach(channel, self._exchange, self._target_revision)
+                    attachment = await attach(channel, self._carrier, self._target_revision)
                     attached_at = time.monotonic()
                     await self._receive(attachment)
             except Exception as error:
                 reason, is_absent = _describe(error), isinstance(error, NobodyListens)
             if attached_at:
-                logger.warning("drafter lost: %s", reason)
+                logger.warning("drafter %s lost: %s", attachment.info.name, reason)
             elif reason != told:
                 logger.warning("no drafter at %s: %s", self._address, reason)
             told = reason
@@ -170,7 +169,7 @@ class DrafterLink:
             self._attachment = attachment
         info = attachment.info
         self._metrics.count(names.DRAFTER_ATTACHMENTS)
-        self._metrics.set(names.DRAFTER_ATTACHED, 1)
+        self._metrics.set(names.DRAFTER_ATTACHED, 1, carrier=self._carrier.name)
         logger.info("drafter %s attached: %d tokens a round", info.name, info.num_speculative_tokens)
         try:
             while True:
@@ -178,31 +177,28 @@ class DrafterLink:
                 self._take(attachment, response)
         finally:
             attachment.call.cancel()
-            self._metrics.set(names.DRAFTER_ATTACHED, 0)
+            self._metrics.set(names.DRAFTER_ATTACHED, 0, carrier=self._carrier.name)
             with self._lock:
                 self._attachment = None
                 lost, self._outstanding = self._outstanding, None
             if lost:
-                lost.answer(fallback=Fallback.LOST)
+                lost.answer(Fallback.LOST)
 
     def _take(self, attachment: Attachment, response: pb.DraftResponse) -> None:
         with self._lock:
             asked, self._outstanding = self._outstanding, None
         if asked is None:
             raise BrokenStream("it answered without being asked")
-        if (response.generation, response.round) != (attachment.generation, asked.number):
-            asked.answer(fallback=Fallback.STALE)
+        if (response.generation, response.round) != (asked.request.generation, asked.request.round):
+            asked.answer(Fallback.STALE)
             raise BrokenStream("it answered another round than the one asked for")
-        counts = list(response.num_tokens)
-        if len(counts) != len(asked.slots) or any(count > asked.num_tokens for count in counts):
-            asked.answer(fallback=Fallback.INVALID)
+        counts = response.num_tokens
+        if len(counts) != len(asked.request.slots) or any(count > asked.request.num_tokens for count in counts):
+            asked.answer(Fallback.INVALID)
         else:
-            asked.answer(counts)
+            asked.answer(response)
 
-    def _send(self, call: Call, asked: _Round) -> None:
-        request = pb.DraftRequest(
-            generation=asked.generation, round=asked.number, slots=asked.slots, num_tokens=asked.num_tokens
-        )
+    def _send(self, call: Call, request: pb.DraftRequest) -> None:
         self._sending = asyncio.ensure_future(_write(call, request))  # held, or it could vanish on its way
 
     def _fall_back(self, fallback: Fallback) -> Drafts:

@@ -20,10 +20,13 @@ from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import model as models
-from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig
+from tandem.verifier.carrier import Carrier
+from tandem.verifier.config import IN_PROCESS, VerifierConfig
 from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.memory_carrier import MemoryCarrier
 from tandem.verifier.model import LoadedModel
 from tandem.verifier.output_streams import OutputStreams
+from tandem.verifier.token_carrier import TokenCarrier
 from tandem.verifier.verifier_service import ServedModel, VerifierService
 
 logger = logging.getLogger(__name__)
@@ -99,13 +102,19 @@ async def _drafters(
     config: VerifierConfig, model: LoadedModel, metrics: Metrics
 ) -> tuple[list[DraftSource], list[Coroutine[Any, Any, None]]]:
     """Who drafts, and what has to run beside the server for that."""
-    if config.drafter == NO_DRAFTER:
-        return [], []
+    inside: list[DraftSource] = []
     if config.drafter == IN_PROCESS:
-        return [await asyncio.to_thread(models.load_in_process_drafter, config, model)], []
-    assert model.exchange
-    link = DrafterLink(config.drafter, model.exchange, model.revision, config.draft_timeout_ms / 1000, metrics)
-    return [link], [link.follow()]
+        inside.append(await asyncio.to_thread(models.load_in_process_drafter, config, model))
+    carriers: list[tuple[str, Carrier]] = []
+    if model.exchange:
+        carriers.append((config.drafter, MemoryCarrier(model.exchange)))
+    if config.lookup_drafter:
+        limits = model.limits
+        carrier = TokenCarrier(limits.max_sequences, model.config.vocab_size, limits.max_draft_tokens)
+        carriers.append((config.lookup_drafter, carrier))
+    seconds = config.draft_timeout_ms / 1000
+    links = [DrafterLink(address, carrier, model.revision, seconds, metrics) for address, carrier in carriers]
+    return [*inside, *links], [link.follow() for link in links]
 
 
 async def _warm_up(engine: Engine, streams: OutputStreams) -> None:

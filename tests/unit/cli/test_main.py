@@ -126,7 +126,7 @@ except SystemExit:
     assert "tandem" in python(code)
 
 
-@pytest.mark.parametrize("name", ["gateway", "generate", "chat", "up", "demo", "doctor"])
+@pytest.mark.parametrize("name", ["gateway", "generate", "chat", "up", "demo", "doctor", "lookup-drafter"])
 def test_what_needs_no_torch_loads_none(name):
     code = f"""
 import sys

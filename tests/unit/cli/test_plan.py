@@ -98,6 +98,21 @@ def test_no_drafts():
     assert not made.has_drafter
 
 
+def test_a_lookup_drafter_beside_the_other_and_alone():
+    beside, alone = plan("--lookup"), plan("--lookup", "--drafter=none", "--num-speculative-tokens=5")
+    assert [service.name for service in beside.services] == ["lookup-drafter", "drafter", "verifier", "gateway"]
+    assert [service.name for service in alone.services] == ["lookup-drafter", "verifier", "gateway"]
+    assert beside.has_drafter and alone.has_drafter
+    assert settings_of(alone, "lookup-drafter") == {
+        "listen": "unix:/run/x/lookup.sock",
+        "num-speculative-tokens": "5",
+    }
+    assert settings_of(alone, "verifier")["lookup-drafter"] == "unix:/run/x/lookup.sock"
+    assert settings_of(alone, "verifier")["drafter"] == "none"
+    assert settings_of(beside, "verifier")["drafter"] == "unix:/run/x/drafter.sock"
+    assert "lookup-drafter" not in settings_of(plan(), "verifier")
+
+
 def test_ones_own_target_needs_a_word_on_its_drafter():
     with pytest.raises(ConfigError, match="--draft-model is required"):
         plan("--target=/models/x")
@@ -114,7 +129,7 @@ def test_every_setting_of_gateway_and_verifier_is_offered_or_decided():
     parser = Parser(prog="up")
     add_plan_options(parser)
     offered = parser.format_help()
-    decided = {"tokenizer", "verifier"}
+    decided = {"tokenizer", "verifier", "lookup_drafter"}
     for config in (UpConfig, GatewayConfig, VerifierConfig):
         for declared in fields(config):
             assert declared.name in decided or f"--{declared.name.replace('_', '-')} " in offered

@@ -10,6 +10,7 @@ from pathlib import Path
 from tandem.cli import console
 from tandem.cli.bench.config import SPEED, BenchConfig
 from tandem.cli.bench.field import open_field
+from tandem.cli.bench.lookup import measure_lookup
 from tandem.cli.bench.machine import describe_machine
 from tandem.cli.bench.measuring import (
     measure_acceptance,
@@ -31,6 +32,7 @@ Measure = Callable[[BenchConfig, Journal], Awaitable[Section]]
 # What `--only` may name, each with services of its own.
 FEATURES: dict[str, Measure] = {
     "prefix-cache": measure_prefix_cache,
+    "lookup": measure_lookup,
 }
 
 

@@ -6,7 +6,7 @@ from tandem.cli.up_config import SPLIT, UpConfig
 from tandem.core.config import option
 from tandem.core.errors import ConfigError
 from tandem.demo import DEMO_TARGET
-from tandem.verifier.config import IN_PROCESS, VerifierConfig
+from tandem.verifier.config import VerifierConfig
 
 TRANSFORMERS = "transformers"
 NOTHING = "none"
@@ -55,14 +55,14 @@ class BenchConfig:
         _require(self.temperature > 0, "--temperature must be above 0: greedy texts are measured anyway")
         self.up(SPLIT)
 
-    def up(self, drafter: str) -> UpConfig:
+    def up(self, drafter: str, lookup: bool = False) -> UpConfig:
         """The pair to serve.
 
         Args:
             drafter: where drafts are made, as for `tandem up`.
+            lookup: whether they are looked up too.
         """
-        assert drafter in (SPLIT, IN_PROCESS)
-        return UpConfig(target=self.target, draft_model=self.draft_model, drafter=drafter)
+        return UpConfig(target=self.target, draft_model=self.draft_model, drafter=drafter, lookup=lookup)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -56,9 +56,9 @@ async def open_field(config: BenchConfig, journal: Journal) -> AsyncIterator[Fie
             journal.on_event("transformers is ready")
         k, batches = config.num_speculative_tokens, tuple(sorted({1, config.batch}))
         contenders = [
-            _ours(How.SPLIT, verifier, k, batches),
-            _ours(How.IN_PROCESS, with_drafter_inside, k, batches),
-            _ours(How.PLAIN, verifier, 0, batches),
+            our_contender(How.SPLIT, verifier, k, batches),
+            our_contender(How.IN_PROCESS, with_drafter_inside, k, batches),
+            our_contender(How.PLAIN, verifier, 0, batches),
         ]
         if transformers:
             contenders += [_theirs(How.ASSISTED, transformers), _theirs(How.UNASSISTED, transformers)]
@@ -69,7 +69,11 @@ def _folder(stack: AsyncExitStack, config: BenchConfig) -> Path:
     return stack.enter_context(private_directory(config.exchange_directory))
 
 
-def _ours(how: How, verifier: VerifierClient, num_speculative_tokens: int, batches: tuple[int, ...]) -> Contender:
+def our_contender(
+    how: How, verifier: VerifierClient, num_speculative_tokens: int, batches: tuple[int, ...]
+) -> Contender:
+    """A verifier of ours that is asked for so many drafts a round."""
+
     async def generate(prompt: Prompt, max_tokens: int) -> Stream:
         return await verifier.generate(prompt.token_ids, Ask(max_tokens, num_speculative_tokens))
 

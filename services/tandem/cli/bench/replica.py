@@ -40,7 +40,9 @@ class Journal:
 
 
 @asynccontextmanager
-async def open_replica(config: BenchConfig, drafter: str, folder: Path, journal: Journal) -> AsyncIterator[Plan]:
+async def open_replica(
+    config: BenchConfig, drafter: str, folder: Path, journal: Journal, lookup: bool = False
+) -> AsyncIterator[Plan]:
     """Services that are ready; with the drafter inside the verifier, without a gateway.
 
     Args:
@@ -48,6 +50,7 @@ async def open_replica(config: BenchConfig, drafter: str, folder: Path, journal:
         drafter: where drafts are made, as for `tandem up`.
         folder: where the services meet, for them alone.
         journal: told what happens.
+        lookup: whether there is a lookup drafter too.
 
     Raises:
         ConfigError: a service refuses its settings or checkpoint.
@@ -60,7 +63,7 @@ async def open_replica(config: BenchConfig, drafter: str, folder: Path, journal:
         threads=str(config.threads),
         num_speculative_tokens=str(config.num_speculative_tokens),
     )
-    plan = make_plan(settings, config.up(drafter), folder, {})
+    plan = make_plan(settings, config.up(drafter, lookup), folder, {})
     if drafter == IN_PROCESS:
         plan = replace(plan, services=tuple(service for service in plan.services if service.name == "verifier"))
     async with Supervisor(plan, journal.on_line, journal.on_event, journal.on_trouble):

@@ -13,6 +13,7 @@ class How(enum.Enum):
 
     SPLIT = "with drafter"
     IN_PROCESS = "drafter inside the verifier"
+    LOOKUP = "with lookup drafter"
     PLAIN = "without drafter"
     ASSISTED = "transformers, assisted"
     UNASSISTED = "transformers, plain"
