@@ -17,7 +17,7 @@ YOUNG = 8  # measurements of a size after which it tells of the machine's pace
 MEMORY = 20  # measurements
 PACE_RATE = 0.1
 SHORTEST = 1e-9  # seconds
-OUTLIER = 2.0  # times what was expected: a pause of the process, not the price of the size
+OUTLIER = 1.5  # times what was expected: a pause of the process, not the price of the size
 FITS_EVERY = 8  # measurements
 SWEEPS = 30
 RIDGE = 1e-3  # of a measurement, for the line as it was
@@ -106,7 +106,10 @@ class Durations:
             rising = accumulate((size.seconds for size in ordered), max)  # no noise makes work look cheaper than none
             self._corrections[bucket] = (
                 [size.y for size in ordered],
-                [seconds / (a + b * size.x + c * size.y) for seconds, size in zip(rising, ordered, strict=True)],
+                [
+                    1 + (seconds / (a + b * size.x + c * size.y) - 1) * size.count / (size.count + 1)
+                    for seconds, size in zip(rising, ordered, strict=True)
+                ],
             )
 
 

@@ -40,7 +40,9 @@ class Journal:
 
 
 @asynccontextmanager
-async def open_replica(config: BenchConfig, drafter: str, folder: Path, journal: Journal) -> AsyncIterator[Plan]:
+async def open_replica(
+    config: BenchConfig, drafter: str, folder: Path, journal: Journal, adaptive_k: bool = False
+) -> AsyncIterator[Plan]:
     """Services that are ready; with the drafter inside the verifier, without a gateway.
 
     Args:
@@ -48,6 +50,7 @@ async def open_replica(config: BenchConfig, drafter: str, folder: Path, journal:
         drafter: where drafts are made, as for `tandem up`.
         folder: where the services meet, for them alone.
         journal: told what happens.
+        adaptive_k: as the verifier's setting; a measurement of K itself wants it fixed.
 
     Raises:
         ConfigError: a service refuses its settings or checkpoint.
@@ -59,6 +62,7 @@ async def open_replica(config: BenchConfig, drafter: str, folder: Path, journal:
         log_level="warning",
         threads=str(config.threads),
         num_speculative_tokens=str(config.num_speculative_tokens),
+        adaptive_k=str(adaptive_k),
     )
     plan = make_plan(settings, config.up(drafter), folder, {})
     if drafter == IN_PROCESS:
