@@ -46,6 +46,7 @@ async def attached_verifier(tmp_path, drafter):
         threads=1,
         kv_tokens=8192,
         draft_timeout_ms=2000.0,
+        adaptive_k=False,  # every round drafts, whatever this machine makes of it
     )
     async with open_verifier(config) as verifier, open_channel(verifier.address) as channel:
         work = [asyncio.create_task(coroutine) for coroutine in verifier.background]
