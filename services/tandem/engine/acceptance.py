@@ -29,9 +29,8 @@ class Acceptance:
             has_failed: whether the draft after them was wrong or missing.
             round_number: never falls.
         """
-        left = self._left(round_number)
+        left, num_judged = self._left(round_number), num_right + has_failed
         self._round = round_number
-        num_judged = num_right + has_failed
         missing = [0.0] * (num_judged - len(self._num_judged))
         self._num_right = [left * number for number in self._num_right] + missing
         self._num_judged = [left * number for number in self._num_judged] + missing

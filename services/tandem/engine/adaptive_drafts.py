@@ -117,14 +117,14 @@ class AdaptiveDrafts:
     def _choose(self, offers: dict[int, list[Offer]]) -> tuple[list[Offer], Allocation]:
         """One drafter for all, or for each sequence the one that is right more often."""
         ways = list(offers.values())
-        if len(ways) > 1:
+        num_sequences = len(ways[0])
+        if len(ways) > 1 and num_sequences > 1:
             ways.append(
                 [
                     max(several, key=lambda offer: expected_tokens(offer, len(offer.chances)))
                     for several in zip(*ways, strict=True)
                 ]
             )
-        num_sequences = len(ways[0])
         allocations = [
             allocate(
                 way,
@@ -155,19 +155,21 @@ class AdaptiveDrafts:
         for turns in (self._single_probes, self._common_probes):
             turns.save(best.seconds)
         # 1) One sequence, by each drafter: what its drafts are worth now.
-        place, number = divmod(self._single_probes.peek(len(drafters) * num_sequences), num_sequences)
-        offer = offers[drafters[place]][number]
-        probed, counts = list(chosen), list(best.num_drafts)
-        probed[number], counts[number] = offer, len(offer.chances)
-        if self._take(self._single_probes, probed, counts, chosen, best):
-            return probed, counts
+        if self._single_probes.is_due:
+            place, number = divmod(self._single_probes.peek(len(drafters) * num_sequences), num_sequences)
+            probed, counts = list(chosen), list(best.num_drafts)
+            probed[number] = offers[drafters[place]][number]
+            counts[number] = len(probed[number].chances)
+            if self._take(self._single_probes, probed, counts, chosen, best):
+                return probed, counts
         # 2) All of them, with each number of drafts: what such a round takes now.
-        most = max(len(offer.chances) for of_drafter in offers.values() for offer in of_drafter)
-        place, count = divmod(self._common_probes.peek(len(drafters) * (most + 1)), most + 1)
-        probed = offers[drafters[place]]
-        counts = [min(count, len(offer.chances)) for offer in probed]
-        if self._take(self._common_probes, probed, counts, chosen, best):
-            return probed, counts
+        if self._common_probes.is_due:
+            most = max(len(offer.chances) for of_drafter in offers.values() for offer in of_drafter)
+            place, count = divmod(self._common_probes.peek(len(drafters) * (most + 1)), most + 1)
+            probed = offers[drafters[place]]
+            counts = [min(count, len(offer.chances)) for offer in probed]
+            if self._take(self._common_probes, probed, counts, chosen, best):
+                return probed, counts
         return chosen, best.num_drafts
 
     def _take(

@@ -20,6 +20,12 @@ class Turns:
 
     _next: int = 0
     _saved: float = 0.0  # seconds
+    _price: float = 0.0  # of the next choice when it was last looked at
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next choice is worth looking at."""
+        return self._saved >= self._price
 
     def save(self, round_seconds: float) -> None:
         """A round has passed."""
@@ -35,14 +41,15 @@ class Turns:
 
     def skip(self) -> None:
         """There is nothing to find out from this one."""
-        self._next += 1
+        self._next, self._price = self._next + 1, 0.0
 
     def take(self, lost_seconds: float) -> bool:
         """Whether the time suffices; the next one then has its turn later."""
         if self._saved < lost_seconds:
+            self._price = lost_seconds
             return False
         self._saved = 0.0
-        self._next += 1
+        self.skip()
         return True
 
 

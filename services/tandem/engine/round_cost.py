@@ -18,7 +18,7 @@ MEMORY = 20  # measurements
 PACE_RATE = 0.1
 SHORTEST = 1e-9  # seconds
 OUTLIER = 1.5  # times what was expected: a pause of the process, not the price of the size
-FITS_EVERY = 8  # measurements
+FITS_EVERY = 32  # measurements
 SWEEPS = 30
 RIDGE = 1e-3  # of a measurement, for the line as it was
 
@@ -72,7 +72,7 @@ class Durations:
                 self._pace += PACE_RATE * (min(ratio, OUTLIER * self._pace) - self._pace)
             size.add(x, y, seconds / self._pace)
         self._count += 1
-        if self._count < YOUNG or self._count % FITS_EVERY == 0 or size is None:
+        if size is None or size.count < YOUNG or self._count % FITS_EVERY == 0:
             self._fit()
 
     def seconds(self, x: int, y: int) -> float:
