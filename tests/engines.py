@@ -48,7 +48,7 @@ def wanted(slots, num_tokens, token_ids=(2,)) -> list[Wanted]:
 class EngineUnderTest:
     """An engine on its own thread, its outputs kept by sequence."""
 
-    def __init__(self, target, drafts_of, limits=LIMITS):
+    def __init__(self, target, drafts_of, limits=LIMITS, adaptive_k=False):
         """`drafts_of(inputs)` makes the `DraftSource`, or several of them."""
         self.metrics = Metrics()
         self.limits = limits
@@ -69,6 +69,7 @@ class EngineUnderTest:
             limits,
             self.metrics,
             self._publish,
+            adaptive_k,
         )
 
     def generate(self, sequences: Iterable[Sequence], seconds: float = 60.0) -> list[list[int]]:
@@ -98,9 +99,9 @@ class EngineUnderTest:
 
 
 @contextmanager
-def running(target, drafts_of, **limits):
+def running(target, drafts_of, adaptive_k=False, **limits):
     """An engine that works; at the end it must be idle and whole."""
-    under_test = EngineUnderTest(target, drafts_of, replace(LIMITS, **limits))
+    under_test = EngineUnderTest(target, drafts_of, replace(LIMITS, **limits), adaptive_k)
     under_test.engine.start()
     try:
         yield under_test

@@ -39,6 +39,18 @@ def test_alone(reference, drafter_path, drafter, k, temperature):
     reference.check(temperature, texts, f"{drafter}, K={k}, T={temperature}, alone")
 
 
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("drafter", ["honest", "hostile", "both"])
+def test_with_adaptive_k(reference, drafter_path, drafter, temperature):
+    """Numbers of drafts and drafters change from round to round and from sequence to sequence."""
+    make = sources(reference, drafter_path)
+    make["both"] = lambda inputs: [make["honest"](inputs), make["hostile"](inputs)]
+    with running(reference.target, make[drafter], adaptive_k=True) as under_test:
+        texts = under_test.generate(reference.sequences(7, temperature))
+    reference.check(temperature, texts, f"{drafter}, adaptive K, T={temperature}, mixed")
+    assert under_test.metrics.value(names.SPEC_DRAFT_TOKENS) > 0
+
+
 @pytest.mark.parametrize("k", [1, 4, 7])
 def test_a_judge_that_accepts_one_wrong_token_is_noticed(reference, drafter_path, monkeypatch, k):
     honest = model_runner.judge

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from tandem.engine.adaptive_drafts import AdaptiveDrafts
+from tandem.engine.draft_policy import FixedDrafts
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine, Publish
 from tandem.engine.limits import EngineLimits
 from tandem.engine.model_runner import ModelRunner
 from tandem.engine.round_loop import RoundLoop
 from tandem.engine.scheduler import Scheduler
+from tandem.engine.speculation import Speculation
 from tandem.exchange.draft_inputs import DraftInputs
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.kv_cache.storage import KvStorage
@@ -45,6 +48,7 @@ def make_engine(
     limits: EngineLimits,
     metrics: Metrics,
     publish: Publish,
+    adaptive_k: bool = False,
 ) -> Engine:
     """An engine that is not started.
 
@@ -56,7 +60,11 @@ def make_engine(
         limits: what `storage` and `inputs` were made for.
         metrics: where everything is counted.
         publish: told each round's outputs, on the engine's thread; returns at once.
+        adaptive_k: drafts as much as pays, instead of as much as is asked for.
     """
     kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
     runner = ModelRunner(target, storage, kv, inputs)
-    return Engine(RoundLoop(Scheduler(limits, kv), runner, kv, drafters, metrics), publish)
+    scheduler = Scheduler(limits, kv)
+    policy = AdaptiveDrafts(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
+    speculation = Speculation(drafters, policy, scheduler, runner.vocabulary_size, metrics)
+    return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics), publish)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tandem.core.errors import EngineFault, KvCacheFull, QueueFull
 from tandem.core.sequence import FinishReason, Sequence
+from tandem.engine.calibration import calibrate
 from tandem.engine.output import SequenceOutput
 from tandem.engine.round_loop import RoundLoop
 from tandem.telemetry import metrics as names
@@ -29,7 +30,7 @@ class Engine:
         """Takes the parts; `start` begins to work.
 
         Args:
-            rounds: the loop over scheduler, runner and drafters.
+            rounds: the loop over scheduler, drafters and runner.
             publish: told each round's outputs; returns at once.
         """
         self._rounds = rounds
@@ -44,6 +45,10 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         for group, pool in rounds.kv.pools.items():
             rounds.metrics.set(names.KV_BLOCKS, pool.num_blocks, group=group)
+
+    def calibrate(self) -> None:
+        """Before `start`: measures steps, for a policy that goes by what they take. Takes seconds."""
+        calibrate(self._rounds)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -100,8 +105,7 @@ class Engine:
             logger.exception("the engine ends")
             self._failure = error
         self._end_all(FinishReason.FAULT if self._failure else FinishReason.CANCELLED)
-        for drafter in self._rounds.drafters:
-            drafter.close()
+        self._rounds.speculation.close()
 
     def _take_in(self) -> bool:
         """Waits for work and takes it in; False when told to stop."""

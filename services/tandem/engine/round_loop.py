@@ -5,15 +5,16 @@ Speculative decoding after Leviathan, Kalman, Matias, "Fast inference from trans
 """
 
 import logging
-from collections.abc import Mapping
+import time
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tandem.core.sequence import FinishReason, Sequence
-from tandem.engine.draft_source import DraftSource, Fallback, Wanted
+from tandem.engine.draft_policy import StepTaken
 from tandem.engine.output import SequenceEnd, SequenceOutput
 from tandem.engine.scheduler import Scheduler
+from tandem.engine.speculation import Speculation
 from tandem.engine.step import Chosen, ScheduledSequence, TokenLogprob
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.telemetry import metrics as names
@@ -36,16 +37,6 @@ class Runner(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """Drafts that were asked for and not collected yet."""
-
-    drafter: DraftSource
-    num_tokens: int
-    sequences: list[Sequence]
-    lengths: list[int]  # committed tokens of each when asked
-
-
 @dataclass
 class RoundLoop:
     """The state between two rounds."""
@@ -53,9 +44,8 @@ class RoundLoop:
     scheduler: Scheduler
     runner: Runner
     kv: KvAllocator
-    drafters: Tokens[DraftSource]  # the first of them that can drafts
+    speculation: Speculation
     metrics: Metrics
-    _asked: _Asked | None = None
     _prompt_logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)  # by sequence id, until sent
 
     def run_round(self, outputs: list[SequenceOutput]) -> None:
@@ -65,7 +55,7 @@ class RoundLoop:
             outputs: is given what the round emits; holds what was emitted before a fault, too.
         """
         num_preemptions, num_evictions = self.scheduler.num_preemptions, self.kv.num_evictions
-        step = self.scheduler.schedule(self._collect())
+        step = self.scheduler.schedule(self.speculation.collect())
         self.metrics.count(names.PREEMPTIONS, self.scheduler.num_preemptions - num_preemptions)
         self.metrics.count(names.KV_EVICTIONS, self.kv.num_evictions - num_evictions)
         assert step or not self.scheduler.sequences, "nobody can run, and nobody ever will"
@@ -74,7 +64,10 @@ class RoundLoop:
         for scheduled in step:
             if scheduled.is_entering:
                 self._enter(scheduled)
+        is_decode = all(scheduled.sequence.is_decoding for scheduled in step)
+        started_at = time.perf_counter()
         chosen, prompt_logprobs = self.runner.run(step)
+        seconds = time.perf_counter() - started_at
         for scheduled, result, about_prompt in zip(step, chosen, prompt_logprobs, strict=True):
             if about_prompt:
                 self._prompt_logprobs.setdefault(scheduled.sequence.sequence_id, []).extend(about_prompt)
@@ -82,7 +75,11 @@ class RoundLoop:
             if output:
                 outputs.append(output)
         self.metrics.count(names.STEPS)
-        self._ask()
+        self.speculation.learn(
+            {output.sequence_id: output.token_ids for output in outputs},
+            StepTaken(len(step), sum(scheduled.num_rows for scheduled in step), seconds) if is_decode else None,
+        )
+        self.speculation.ask()
 
     def end(self, sequence: Sequence, reason: FinishReason) -> SequenceOutput:
         """Ends a sequence from outside, with no more tokens."""
@@ -91,9 +88,7 @@ class RoundLoop:
 
     def forget_drafts(self) -> None:
         """Drafts that are under way belong to a round that failed."""
-        if self._asked:
-            self._asked.drafter.collect()
-        self._asked = None
+        self.speculation.forget()
 
     def _enter(self, scheduled: ScheduledSequence) -> None:
         """A sequence begins, or begins again after a preemption."""
@@ -135,43 +130,6 @@ class RoundLoop:
         self._prompt_logprobs.pop(sequence.sequence_id, None)
         self.metrics.count(names.REQUESTS_FINISHED, reason=sequence.finish_reason.value)
         return SequenceEnd(sequence.finish_reason, sequence.stop_token_id, sequence.stats)
-
-    def _ask(self) -> None:
-        """Asks for the next round's drafts."""
-        wanted = [s for s in self.scheduler.decoding if self.scheduler.num_useful_drafts(s)]
-        if not wanted:
-            return
-        counts = [self.scheduler.num_useful_drafts(sequence) for sequence in wanted]
-        asked_for = [
-            Wanted(self.scheduler.slot(sequence), sequence.committed, count, sequence.sequence_id)
-            for sequence, count in zip(wanted, counts, strict=True)
-        ]
-        drafter = next((drafter for drafter in self.drafters if drafter.begin(asked_for)), None)
-        if drafter:
-            self._asked = _Asked(drafter, max(counts), wanted, [len(sequence.committed) for sequence in wanted])
-
-    def _collect(self) -> Mapping[int, Tokens[int]]:
-        """Draft tokens by sequence id: what was asked for, came, and is fit to be verified."""
-        asked, self._asked = self._asked, None
-        if asked is None:
-            return {}
-        drafts = asked.drafter.collect()
-        fallback = drafts.fallback
-        found: dict[int, Tokens[int]] = {}
-        if len(drafts.token_ids) != len(asked.sequences):
-            fallback = fallback or Fallback.INVALID
-        else:
-            for sequence, length, token_ids in zip(asked.sequences, asked.lengths, drafts.token_ids, strict=True):
-                if len(token_ids) > asked.num_tokens or not self._are_known(token_ids):
-                    fallback = fallback or Fallback.INVALID
-                elif len(sequence.committed) == length:
-                    found[sequence.sequence_id] = token_ids
-        if fallback:
-            self.metrics.count(names.SPEC_FALLBACKS, reason=fallback.value)
-        return found
-
-    def _are_known(self, token_ids: Tokens[int]) -> bool:
-        return all(0 <= token_id < self.runner.vocabulary_size for token_id in token_ids)
 
     def _count_round(self, num_drafts: int, num_accepted: int) -> None:
         self.metrics.count(names.SPEC_ROUNDS)

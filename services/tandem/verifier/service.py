@@ -80,8 +80,17 @@ async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
         try:
             drafters, background = await _drafters(config, model, metrics)
             engine = make_engine(
-                model.target, model.storage, model.inputs, drafters, model.limits, metrics, streams.publish
+                model.target,
+                model.storage,
+                model.inputs,
+                drafters,
+                model.limits,
+                metrics,
+                streams.publish,
+                config.adaptive_k,
             )
+            if config.adaptive_k and drafters and model.limits.max_draft_tokens:
+                await asyncio.to_thread(engine.calibrate)
             engine.start()
             try:
                 await _warm_up(engine, streams)

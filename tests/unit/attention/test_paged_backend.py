@@ -28,7 +28,8 @@ def test_positions_and_slots_are_those_of_the_reference():
     tables = {"sliding_attention": [[1, 5, 2], [4, 0]], "full_attention": [[7, 3, 0], [1, 2]]}
     batch = QueryBatch((3, 1), (7, 5), (10, 5), tables)
     ours, theirs = (
-        backend.prepare(batch, GROUPS, 4) for backend in (PagedBackend(NUM_HEADS, "cpu", torch.float32), ReferenceBackend(NUM_HEADS))
+        backend.prepare(batch, GROUPS, 4)
+        for backend in (PagedBackend(NUM_HEADS, "cpu", torch.float32), ReferenceBackend(NUM_HEADS))
     )
     assert ours.positions.tolist() == theirs.positions.tolist()
     for group in ("sliding_attention", "full_attention"):

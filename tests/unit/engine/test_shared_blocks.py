@@ -13,10 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tandem.core.sampling_params import OutputParams, SamplingParams, StoppingParams
 from tandem.core.sequence import FinishReason, Sequence
+from tandem.engine.draft_policy import FixedDrafts
 from tandem.engine.draft_source import DrafterInfo, Drafts
 from tandem.engine.limits import EngineLimits
 from tandem.engine.round_loop import RoundLoop
 from tandem.engine.scheduler import Scheduler
+from tandem.engine.speculation import Speculation
 from tandem.engine.step import Chosen
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.kv_allocator import KvAllocator, num_blocks_for
@@ -134,7 +136,9 @@ class SharedBlocks(RuleBasedStateMachine):
         sizes = num_blocks_for((SLIDING, FULL), kv_tokens, BLOCK_SIZE, max_sequences, max_step_tokens)
         self.kv = WatchedAllocator((SLIDING, FULL), sizes, BLOCK_SIZE)
         self.scheduler = Scheduler(limits, self.kv)
-        self.rounds = RoundLoop(self.scheduler, Accounts(self.kv), self.kv, [ChanceDrafter(seed)], Metrics())
+        metrics = Metrics()
+        speculation = Speculation([ChanceDrafter(seed)], FixedDrafts(), self.scheduler, VOCABULARY, metrics)
+        self.rounds = RoundLoop(self.scheduler, Accounts(self.kv), self.kv, speculation, metrics)
         self.everyone = []
 
     @rule(

@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from tandem.cli import console
+from tandem.cli.bench.adaptive_k import measure_adaptive_k
 from tandem.cli.bench.config import SPEED, BenchConfig
 from tandem.cli.bench.field import open_field
 from tandem.cli.bench.lookup import measure_lookup
@@ -32,6 +33,7 @@ Measure = Callable[[BenchConfig, Journal], Awaitable[Section]]
 # What `--only` may name, each with services of its own.
 FEATURES: dict[str, Measure] = {
     "prefix-cache": measure_prefix_cache,
+    "adaptive-k": measure_adaptive_k,
     "lookup": measure_lookup,
 }
 

@@ -39,7 +39,7 @@ async def measure_lookup(config: BenchConfig, journal: Journal) -> Section:
         verifiers = []
         for drafter, lookup in ((NO_DRAFTER, True), (SPLIT, False)):
             folder = stack.enter_context(private_directory(config.exchange_directory))
-            plan = await stack.enter_async_context(open_replica(config, drafter, folder, journal, lookup))
+            plan = await stack.enter_async_context(open_replica(config, drafter, folder, journal, lookup=lookup))
             verifiers.append(VerifierClient(await stack.enter_async_context(open_channel(plan.verifier))))
         looked_up, drafted = verifiers
         contenders = [

@@ -41,7 +41,13 @@ class Journal:
 
 @asynccontextmanager
 async def open_replica(
-    config: BenchConfig, drafter: str, folder: Path, journal: Journal, lookup: bool = False
+    config: BenchConfig,
+    drafter: str,
+    folder: Path,
+    journal: Journal,
+    *,
+    lookup: bool = False,
+    adaptive_k: bool = False,
 ) -> AsyncIterator[Plan]:
     """Services that are ready; with the drafter inside the verifier, without a gateway.
 
@@ -51,6 +57,7 @@ async def open_replica(
         folder: where the services meet, for them alone.
         journal: told what happens.
         lookup: whether there is a lookup drafter too.
+        adaptive_k: as the verifier's setting; a measurement of K itself wants it fixed.
 
     Raises:
         ConfigError: a service refuses its settings or checkpoint.
@@ -62,6 +69,7 @@ async def open_replica(
         log_level="warning",
         threads=str(config.threads),
         num_speculative_tokens=str(config.num_speculative_tokens),
+        adaptive_k=str(adaptive_k),
     )
     plan = make_plan(settings, config.up(drafter, lookup), folder, {})
     if drafter == IN_PROCESS:

@@ -1,0 +1,88 @@
+"""Adaptive K beside every fixed one, over batches."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from statistics import median
+
+from tandem.cli.bench.config import BenchConfig
+from tandem.cli.bench.goal import Goal
+from tandem.cli.bench.prompts import Prompt, encode, read_texts, spread
+from tandem.cli.bench.replica import Journal, open_replica
+from tandem.cli.bench.section import Section
+from tandem.cli.bench.stream import Stream
+from tandem.cli.bench.throughput import throughput
+from tandem.cli.bench.verifier_client import Ask, VerifierClient
+from tandem.cli.up import private_directory
+from tandem.cli.up_config import SPLIT
+from tandem.rpc.channel import open_channel
+
+NAME = "adaptive-k"
+FIXED = (0, 1, 2, 4, 6)
+ADAPTIVE = "adaptive"
+BATCHES = {1: 2, 4: 1, 16: 1}  # streams at a time -> how often in one turn
+MAX_TOKENS = 64
+NUM_TURNS = 3
+GOAL = 0.97
+
+
+async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
+    """Tokens a second after the first one, of every setting in turn, and again.
+
+    Raises:
+        TandemError: something could not be measured.
+    """
+    config = replace(config, num_speculative_tokens=max(FIXED))
+    prompts = spread(await encode(read_texts(config.prompts), config.target), max(BATCHES))
+    async with AsyncExitStack() as stack:
+        verifiers = []
+        for adaptive_k in (False, True):
+            folder = stack.enter_context(private_directory(config.exchange_directory))
+            plan = await stack.enter_async_context(open_replica(config, SPLIT, folder, journal, adaptive_k=adaptive_k))
+            verifiers.append(VerifierClient(await stack.enter_async_context(open_channel(plan.verifier))))
+        settings = {_fixed(k): (verifiers[0], k) for k in FIXED} | {ADAPTIVE: (verifiers[1], max(FIXED))}
+        for verifier, k in settings.values():
+            await _run(verifier, k, prompts[:1], 1)
+        samples: dict[str, list[float]] = {}
+        for turn in range(1, NUM_TURNS + 1):
+            for batch, times in BATCHES.items():
+                for name, (verifier, k) in settings.items():
+                    streams = await _run(verifier, k, spread(prompts, batch * times), batch)
+                    rate = throughput(streams).decode_tokens_per_second
+                    samples.setdefault(_sample(batch, name), []).append(rate)
+                    journal.on_event(f"turn {turn} of {NUM_TURNS}, batch {batch}, {name}: {rate:.1f} tokens/s")
+    return _section(samples)
+
+
+async def _run(verifier: VerifierClient, k: int, prompts: Sequence[Prompt], batch: int) -> list[list[Stream]]:
+    return [
+        list(
+            await asyncio.gather(
+                *(verifier.generate(one.token_ids, Ask(MAX_TOKENS, k)) for one in prompts[start : start + batch])
+            )
+        )
+        for start in range(0, len(prompts), batch)
+    ]
+
+
+def _section(samples: dict[str, list[float]]) -> Section:
+    names = [*(_fixed(k) for k in FIXED), ADAPTIVE]
+    lines = [
+        f"Adaptive K: tokens/s after the first one, {MAX_TOKENS} tokens a text, greedy, medians of {NUM_TURNS} turns",
+        f"{'':<12}{''.join(f'{name:>12}' for name in names)}",
+    ]
+    goals = []
+    for batch in BATCHES:
+        medians = [median(samples[_sample(batch, name)]) for name in names]
+        lines.append(f"{f'batch {batch}':<12}{''.join(f'{value:>12.1f}' for value in medians)}")
+        goals.append(Goal(f"adaptive K / best fixed K, batch {batch}", medians[-1] / max(medians[:-1]), "x", GOAL))
+    return Section(NAME, tuple(lines), tuple(goals), samples)
+
+
+def _fixed(k: int) -> str:
+    return f"K = {k}"
+
+
+def _sample(batch: int, name: str) -> str:
+    return f"batch {batch}, {name}, tokens per second"

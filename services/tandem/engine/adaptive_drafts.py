@@ -1,0 +1,191 @@
+"""As many drafts as pay, from whichever drafter drafts better.
+
+Acceptance is learnt by sequence, drafter and position, the time of a round by its sizes; both fade, so that the policy
+follows a text that becomes harder, a machine that becomes busy and a drafter that recovers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tandem.engine.acceptance import FIRST_GUESS, FIRST_GUESS_WEIGHT, Acceptance
+from tandem.engine.draft_allocation import Allocation, Offer, allocate
+from tandem.engine.draft_policy import Candidate, DraftPlan, RoundReport
+from tandem.engine.probing import Turns, expected_tokens, lost_seconds
+from tandem.engine.round_cost import Durations
+
+DRAFTER_MEMORY = 200.0  # rounds, of all its sequences
+SEQUENCE_MEMORY = 30.0
+DRAFTER_WEIGHT = 6.0  # of a drafter's average against a sequence's own rounds
+FIRST_STEP = (10e-3, 0.0, 0.0)  # seconds, of any step: rows cost nothing until they were measured
+FIRST_DRAFTING = (0.0, 1e-3, 0.0)  # seconds, of each draft
+NUM_TRIALS = 2  # rounds in which every drafter drafts for a new sequence, whoever is believed to be better
+
+
+@dataclass
+class _Drafter:
+    """What is known of a drafter."""
+
+    acceptance: Acceptance = field(default_factory=lambda: Acceptance(DRAFTER_MEMORY))
+    num_rounds: int = 0  # judged, of any sequence
+    durations: Durations = field(default_factory=lambda: Durations(FIRST_DRAFTING))  # by drafts of one, and of all
+
+    def seconds(self, num_sequences: int, num_drafts: int) -> float:
+        return self.durations.seconds(num_drafts, num_drafts * num_sequences)
+
+
+@dataclass
+class _History:
+    """What one drafter did for one sequence."""
+
+    acceptance: Acceptance = field(default_factory=lambda: Acceptance(SEQUENCE_MEMORY))
+    num_rounds: int = 0
+
+
+class AdaptiveDrafts:
+    """A `DraftPolicy` that makes expected tokens a second large."""
+
+    def __init__(self, num_drafters: int, max_rows: int) -> None:
+        """Knows nothing: drafts are taken to be good, and verifying them to cost little.
+
+        Args:
+            num_drafters: that there are, attached or not.
+            max_rows: of a step.
+        """
+        self._max_rows = max_rows
+        self._drafters = [_Drafter() for _ in range(num_drafters)]
+        self._steps = Durations(FIRST_STEP)  # by sequences and rows
+        self._sequences: dict[int, list[_History]] = {}  # by sequence id; by drafter
+        self._round = 0
+        self._single_probes, self._common_probes = Turns(), Turns()
+
+    def plan(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
+        """What pays, or a probe in place of it, and trials of new sequences."""
+        self._round += 1
+        self._sequences = {
+            one.sequence_id: self._sequences.get(one.sequence_id) or [_History() for _ in self._drafters]
+            for one in candidates
+        }
+        present = [drafter for drafter, most in enumerate(max_drafts) if most > 0]
+        if not present or not any(one.max_drafts for one in candidates):
+            return []
+        offers = {drafter: self._offers(candidates, drafter, max_drafts[drafter]) for drafter in present}
+        chosen, best = self._choose(offers)
+        chosen, counts = self._probe(offers, chosen, best)
+        plans = {(plan.sequence_id, plan.drafter): plan for plan in self._trials(candidates, offers)}
+        for candidate, offer, count in zip(candidates, chosen, counts, strict=True):
+            if count:
+                trial = plans.get((candidate.sequence_id, offer.drafter))
+                num_drafts = trial.num_drafts if trial else count
+                plans[candidate.sequence_id, offer.drafter] = DraftPlan(
+                    candidate.sequence_id, offer.drafter, num_drafts, count
+                )
+        return list(plans.values())
+
+    def learn(self, report: RoundReport) -> None:
+        """Takes in what came of the round."""
+        for judged in report.judged:
+            drafter = self._drafters[judged.drafter]
+            drafter.num_rounds += 1
+            drafter.acceptance.record(judged.num_right, judged.has_failed, drafter.num_rounds)
+            if judged.sequence_id in self._sequences:
+                history = self._sequences[judged.sequence_id][judged.drafter]
+                history.num_rounds += 1
+                history.acceptance.record(judged.num_right, judged.has_failed, self._round)
+        for drafting in report.drafting:
+            if drafting.is_answer:
+                durations = self._drafters[drafting.drafter].durations
+                durations.record(drafting.num_drafts, drafting.num_drafts * drafting.num_sequences, drafting.seconds)
+            else:
+                self._single_probes.charge(drafting.seconds)
+                self._common_probes.charge(drafting.seconds)
+        if report.step:
+            self._steps.record(report.step.num_sequences, report.step.num_rows, report.step.seconds)
+
+    def _offers(self, candidates: Sequence[Candidate], drafter: int, most: int) -> list[Offer]:
+        known = self._drafters[drafter]
+        average = known.acceptance.chances([FIRST_GUESS] * most, FIRST_GUESS_WEIGHT, known.num_rounds)
+        return [
+            Offer(
+                drafter,
+                self._sequences[one.sequence_id][drafter].acceptance.chances(
+                    average[: one.max_drafts], DRAFTER_WEIGHT, self._round
+                ),
+            )
+            for one in candidates
+        ]
+
+    def _choose(self, offers: dict[int, list[Offer]]) -> tuple[list[Offer], Allocation]:
+        """One drafter for all, or for each sequence the one that is right more often."""
+        ways = list(offers.values())
+        num_sequences = len(ways[0])
+        if len(ways) > 1 and num_sequences > 1:
+            ways.append(
+                [
+                    max(several, key=lambda offer: expected_tokens(offer, len(offer.chances)))
+                    for several in zip(*ways, strict=True)
+                ]
+            )
+        allocations = [
+            allocate(
+                way,
+                self._max_rows,
+                lambda num_rows: self._steps.seconds(num_sequences, num_rows),
+                lambda drafter, count, num_drafts: self._drafters[drafter].seconds(count, num_drafts),
+            )
+            for way in ways
+        ]
+        return max(zip(ways, allocations, strict=True), key=lambda found: found[1].tokens_per_second)
+
+    def _trials(self, candidates: Sequence[Candidate], offers: dict[int, list[Offer]]) -> list[DraftPlan]:
+        """Drafts that are not verified: the target's own tokens tell how good they would have been."""
+        if len(offers) == 1:
+            return []
+        return [
+            DraftPlan(one.sequence_id, drafter, len(offer.chances), 0)
+            for drafter, of_drafter in offers.items()
+            for one, offer in zip(candidates, of_drafter, strict=True)
+            if offer.chances and self._sequences[one.sequence_id][drafter].num_rounds < NUM_TRIALS
+        ]
+
+    def _probe(
+        self, offers: dict[int, list[Offer]], chosen: list[Offer], best: Allocation
+    ) -> tuple[list[Offer], list[int]]:
+        """In place of what pays: all drafts of one sequence, or as many for every sequence, each in turn."""
+        drafters, num_sequences = list(offers), len(chosen)
+        for turns in (self._single_probes, self._common_probes):
+            turns.save(best.seconds)
+        # 1) One sequence, by each drafter: what its drafts are worth now.
+        if self._single_probes.is_due:
+            place, number = divmod(self._single_probes.peek(len(drafters) * num_sequences), num_sequences)
+            probed, counts = list(chosen), list(best.num_drafts)
+            probed[number] = offers[drafters[place]][number]
+            counts[number] = len(probed[number].chances)
+            if self._take(self._single_probes, probed, counts, chosen, best):
+                return probed, counts
+        # 2) All of them, with each number of drafts: what such a round takes now.
+        if self._common_probes.is_due:
+            most = max(len(offer.chances) for of_drafter in offers.values() for offer in of_drafter)
+            place, count = divmod(self._common_probes.peek(len(drafters) * (most + 1)), most + 1)
+            probed = offers[drafters[place]]
+            counts = [min(count, len(offer.chances)) for offer in probed]
+            if self._take(self._common_probes, probed, counts, chosen, best):
+                return probed, counts
+        return chosen, best.num_drafts
+
+    def _take(
+        self, turns: Turns, probed: list[Offer], counts: list[int], chosen: list[Offer], best: Allocation
+    ) -> bool:
+        if counts == best.num_drafts and all(
+            one.drafter == other.drafter for one, other, count in zip(probed, chosen, counts, strict=True) if count
+        ):
+            turns.skip()  # it happens anyway
+            return False
+        return turns.take(lost_seconds(best, probed, counts, self._seconds(probed, counts)))
+
+    def _seconds(self, offers: Sequence[Offer], counts: Sequence[int]) -> float:
+        """What a round takes."""
+        drafting = 0.0
+        for drafter in {offer.drafter for offer in offers}:
+            asked = [count for offer, count in zip(offers, counts, strict=True) if count and offer.drafter == drafter]
+            drafting += self._drafters[drafter].seconds(len(asked), max(asked)) if asked else 0.0
+        return drafting + self._steps.seconds(len(offers), len(offers) + sum(counts))

@@ -1,0 +1,142 @@
+"""How long a part of a round takes, learnt from rounds.
+
+    seconds(x, y) = pace * line(x, y) * correction(x, y)
+
+line        a + b x + c y, none of them negative, through all that was measured; says something of what never was
+correction  what was measured at such sizes over the line there, interpolated in y
+pace        how fast the machine is just now: longer texts and busy neighbours slow all sizes alike, and a size that has
+            not been measured for long must not look cheap for it
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate
+from math import log2
+
+YOUNG = 8  # measurements of a size after which it tells of the machine's pace
+MEMORY = 20  # measurements
+PACE_RATE = 0.1
+SHORTEST = 1e-9  # seconds
+OUTLIER = 1.5  # times what was expected: a pause of the process, not the price of the size
+FITS_EVERY = 32  # measurements
+SWEEPS = 30
+RIDGE = 1e-3  # of a measurement, for the line as it was
+
+
+@dataclass
+class _Size:
+    """What was measured about one size; sizes that are close share one."""
+
+    x: float
+    y: float
+    seconds: float
+    count: int = 1
+
+    def add(self, x: int, y: int, seconds: float) -> None:
+        seconds = min(seconds, OUTLIER * self.seconds)
+        self.count += 1
+        rate = 1 / min(self.count, MEMORY)
+        self.x += rate * (x - self.x)
+        self.y += rate * (y - self.y)
+        self.seconds += rate * (seconds - self.seconds)
+
+
+class Durations:
+    """Durations of one kind of work by two sizes of it."""
+
+    def __init__(self, line: tuple[float, float, float]) -> None:
+        """Has measured nothing.
+
+        Args:
+            line: a, b and c, seconds, for as long as measurements do not say otherwise.
+        """
+        self._line = line
+        self._sizes: dict[int, dict[int, _Size]] = {}
+        self._count = 0
+        self._pace = 1.0
+        self._corrections: dict[int, tuple[list[float], list[float]]] = {}  # by bucket of x: y, and the factor there
+        self._known: dict[tuple[int, int], float] = {}  # without the pace
+
+    def record(self, x: int, y: int, seconds: float) -> None:
+        """Takes in a measurement; sizes are at least 1."""
+        seconds = max(seconds, SHORTEST)
+        sizes = self._sizes.setdefault(_bucket(x, 2), {})
+        size = sizes.get(_bucket(y, 4))
+        if size is None:
+            if self._count >= YOUNG:
+                seconds = min(seconds, OUTLIER * self.seconds(x, y))
+            sizes[_bucket(y, 4)] = _Size(x, y, seconds / self._pace)
+        else:
+            if size.count >= YOUNG:
+                ratio = seconds / self._base(x, y)
+                self._pace += PACE_RATE * (min(ratio, OUTLIER * self._pace) - self._pace)
+            size.add(x, y, seconds / self._pace)
+        self._count += 1
+        if size is None or size.count < YOUNG or self._count % FITS_EVERY == 0:
+            self._fit()
+
+    def seconds(self, x: int, y: int) -> float:
+        """What so much work takes."""
+        return self._pace * self._base(x, y)
+
+    def _base(self, x: int, y: int) -> float:
+        found = self._known.get((x, y))
+        if found is None:
+            a, b, c = self._line
+            found = self._known[x, y] = (a + b * x + c * y) * self._correction(x, y)
+        return found
+
+    def _correction(self, x: int, y: int) -> float:
+        ys, factors = self._corrections.get(_bucket(x, 2), ((), ()))
+        if not ys:
+            return 1.0
+        place = bisect_left(ys, y)
+        if place in (0, len(ys)):
+            return factors[min(place, len(ys) - 1)]
+        share = (y - ys[place - 1]) / (ys[place] - ys[place - 1])
+        return factors[place - 1] + share * (factors[place] - factors[place - 1])
+
+    def _fit(self) -> None:
+        self._known.clear()
+        sizes = [size for of_x in self._sizes.values() for size in of_x.values()]
+        self._line = _fit_line(sizes, self._line)
+        a, b, c = self._line
+        for bucket, of_x in self._sizes.items():
+            ordered = sorted(of_x.values(), key=lambda size: size.y)
+            rising = accumulate((size.seconds for size in ordered), max)  # no noise makes work look cheaper than none
+            self._corrections[bucket] = (
+                [size.y for size in ordered],
+                [
+                    1 + (seconds / (a + b * size.x + c * size.y) - 1) * size.count / (size.count + 1)
+                    for seconds, size in zip(rising, ordered, strict=True)
+                ],
+            )
+
+
+def _bucket(size: int, per_doubling: int) -> int:
+    return round(per_doubling * log2(size))
+
+
+def _fit_line(sizes: list[_Size], line: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Least squares of relative errors with no negative coefficient, by coordinate descent from the line as it was."""
+    scale = sum(size.seconds / (line[0] + line[1] * size.x + line[2] * size.y) for size in sizes) / len(sizes)
+    before = [scale * value for value in line]
+    normal = [[0.0] * 3 for _ in range(3)]
+    right = [0.0] * 3
+    for size in sizes:
+        weight = min(size.count, YOUNG)
+        features = (1 / size.seconds, size.x / size.seconds, size.y / size.seconds)
+        for i in range(3):
+            right[i] += weight * features[i]
+            for j in range(3):
+                normal[i][j] += weight * features[i] * features[j]
+    found = list(before)
+    for i in range(3):
+        pull = RIDGE * normal[i][i] / len(sizes)
+        normal[i][i] += pull
+        right[i] += pull * before[i]
+    for _ in range(SWEEPS):
+        for i in range(3):
+            rest = sum(normal[i][j] * found[j] for j in range(3) if j != i)
+            found[i] = max(0.0, (right[i] - rest) / normal[i][i])
+    return found[0], found[1], found[2]
