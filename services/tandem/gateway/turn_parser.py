@@ -135,7 +135,7 @@ class TurnParser:
         """Tokens of a call as the model wrote them: special ones, which have no text elsewhere, are spelled out."""
         for token in tokens:
             if self.is_control(token.id):
-                token.text = self._tokenizer.library.id_to_token(token.id)
+                token.text = self._tokenizer.library.id_to_token(token.id) or token.text
         return tokens
 
 

@@ -561,7 +561,9 @@ class OutputOptions(_message.Message):
     Of the target's distribution before any filter, at temperature 1. Default: not reported.
     """
     prompt_logprobs: _builtins.bool
-    """Reports the log-probability of each prompt token but the first, in Started. Default: false."""
+    """Reports the log-probability of each prompt token but the first, and top_logprobs alternatives to each, in Started.
+    Prompt tokens times (top_logprobs + 2) may then be at most 262144. Default: false.
+    """
     def __init__(
         self,
         *,
