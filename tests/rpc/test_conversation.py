@@ -12,6 +12,7 @@ from tandem.rpc.errors import STATUS_DETAILS_KEY
 from tandem.v1 import generation_service_pb2 as pb
 from tandem.v1 import types_pb2
 from tests.rpc.fake_verifier import FakeVerifier, finished, play, started, verified
+from tests.rpc.test_client_commands import tandem
 from tests.unit.gateway.conftest import GEMMA_TEMPLATE, byte_fallback_tokenizer, conversation, save_checkpoint
 
 STOP, LENGTH, TOOL_CALLS = (
@@ -207,3 +208,11 @@ async def test_long_conversations_are_laid_out_beside_the_event_loop(client):
     assert num_answered > 5
     with pytest.raises(grpc.aio.AioRpcError, match="fit with room"):
         long.result()
+
+
+async def test_chat_asks_for_thinking_and_prints_the_answer(client, fake, say, encode):
+    say("<|channel>thought\nhello<channel|>the fox<turn|>")
+    code, out, _ = await tandem("chat", f"--server={client.address}", "--system=the", "--thinking=true", stdin="fox\n")
+    assert (code, out) == (0, "the fox\n")
+    prompt = encode("<bos><|turn>system\n<|think|>\nthe<turn|>\n<|turn>user\nfox<turn|>\n<|turn>model\n")
+    assert list(fake.requests[0].prompt_token_ids) == prompt
