@@ -118,7 +118,7 @@ async def test_thoughts_text_and_calls_have_fields_of_their_own(client, say):
 async def test_call_result_answer(client, fake, say, encode):
     """What a client gets it may send back as it is, and the model goes on with the same turn."""
     first = f"<|channel>thought\nhello\n<channel|>{CALLED}<|tool_response>"
-    say(first, "the fox<turn|>", "world<turn|>")
+    say(first, "hello<channel|>the fox<turn|>", "world<turn|>")
     given = conversation(QUESTION, tools=[WEATHER], thinking=True)
     called = await ask(client, given)
     output = called.output
@@ -131,7 +131,9 @@ async def test_call_result_answer(client, fake, say, encode):
     assert (answered.output.text, answered.finished.reason) == ("the fox", STOP)
     prompts = [list(request.prompt_token_ids) for request in fake.requests]
     response = '<|tool_response>response:weather{sky:<|"|>clear<|"|>}<tool_response|>'
-    assert prompts[1] == prompts[0] + encode(first)[:-1] + encode(response), "the turn so far, word for word"
+    so_far = [*prompts[0], *encode(first)[:-1], *encode(response)]
+    assert prompts[1] == [*so_far, *encode("<|channel>thought\n")], "the turn so far, word for word"
+    assert answered.output.thought == "hello", "begun by the prompt"
     given.messages.add(role=types_pb2.ROLE_MODEL, text=answered.output.text, thought=answered.output.thought)
     given.messages.add(role=types_pb2.ROLE_USER, text="hello")
     last = await ask(client, given)

@@ -9,6 +9,7 @@ import jinja2
 from jinja2 import meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 from tandem.core.errors import ConfigError, InvalidRequest
 from tandem.gateway.conversation import FIELD, Chat, read_conversation
@@ -16,12 +17,29 @@ from tandem.gateway.plain_text import PlainText
 from tandem.gateway.tokenizer import TextTokenizer, read_settings
 from tandem.v1 import types_pb2
 
-# Templates go through all messages again for each one: enough for the most messages that a conversation may have.
-MAX_RANGE_STEPS = 10_000_000
+# Gemma's templates look back over the messages before each one: enough for 2,000 of them, and about a second of work.
+MAX_RANGE_STEPS = 2_000_000
 
 
 class TemplateRefusal(Exception):
     """The template's own `raise_exception`: its text is meant for the one who wrote the conversation."""
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """Where a template can reach only what it is given, and change only its own variables."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """As any sandbox, but without a search for danger where there is none.
+
+        Loops of templates keep what they find in a namespace, whose attributes are the template's own variables. The
+        search made such a loop ten times slower.
+        """
+        if type(obj) is Namespace and not attribute.startswith("_"):
+            try:
+                return getattr(obj, attribute)
+            except AttributeError:
+                return self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
 
 
 class ChatTemplate:
@@ -38,7 +56,7 @@ class ChatTemplate:
         Raises:
             ConfigError: it is no Jinja template.
         """
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.globals["raise_exception"] = _refuse
         environment.filters["tojson"] = _to_json
         try:

@@ -1,7 +1,8 @@
 """A client's conversation, checked, in the words that chat templates know.
 
-Gemma's templates take a call and its results from one message, `tool_calls` and `tool_responses`, and only then write
-them as one turn. So results join the message that called, and so does an answer that follows them at once.
+Gemma's templates write a call and its results as one turn where they find them in one message, as `tool_calls` and
+`tool_responses`; the text of that message comes behind them. So results join the message that called, what the model
+said before it called is a message of its own, and an answer that follows the results at once joins them.
 """
 
 import re
@@ -94,20 +95,20 @@ def _check_fields(message: types_pb2.Message, path: str) -> None:
 
 
 def _add_model(entries: list[Entry], message: types_pb2.Message, is_current: bool, path: str, plain: Plain) -> None:
-    text = plain(message.text)
-    last = entries[-1] if entries else {}
-    if "tool_responses" in last and not last["content"] and not message.tool_calls:
-        last["content"] = text
-        return
-    entry: Entry = {"role": _ROLE_NAMES[message.role], "content": text}
+    role, text, thought = _ROLE_NAMES[message.role], plain(message.text), {}
     if message.thought and is_current:
         # Templates bring the line's end themselves, and know this by two names.
-        entry["reasoning"] = entry["reasoning_content"] = plain(message.thought.removesuffix("\n"))
+        thought = dict.fromkeys(("reasoning", "reasoning_content"), plain(message.thought.removesuffix("\n")))
+    last = entries[-1] if entries else {}
+    if "tool_responses" in last and not last["content"] and not message.tool_calls and not thought:
+        last["content"] = text
+        return
+    if text or not message.tool_calls:
+        entries.append({"role": role, "content": text, **thought})
+        thought = {}
     if message.tool_calls:
-        entry["tool_calls"] = [
-            _call(call, f"{path}.tool_calls[{index}]", plain) for index, call in enumerate(message.tool_calls)
-        ]
-    entries.append(entry)
+        calls = [_call(call, f"{path}.tool_calls[{index}]", plain) for index, call in enumerate(message.tool_calls)]
+        entries.append({"role": role, "content": "", **thought, "tool_calls": calls})
 
 
 def _call(call: types_pb2.ToolCall, path: str, plain: Plain) -> Entry:

@@ -65,8 +65,7 @@ GEMMA_TEMPLATE = """\
 {%- if not (is_model and state.is_open) -%}
 {{- '<|turn>' + ('model' if is_model else message.role) + '\\n' -}}
 {%- endif -%}
-{%- if message.reasoning and message.tool_calls -%}{{- '<|channel>thought\\n' + message.reasoning + '\\n<channel|>' -}}
-{%- endif -%}
+{%- if message.reasoning -%}{{- '<|channel>thought\\n' + message.reasoning + '\\n<channel|>' -}}{%- endif -%}
 {%- for call in message.tool_calls or [] -%}
 <|tool_call>call:{{ call.function.name }}{{ value(call.function.arguments) }}<tool_call|>
 {%- endfor -%}
@@ -77,11 +76,14 @@ GEMMA_TEMPLATE = """\
 <tool_response|>
 {%- endfor -%}
 {{- message.content | trim -}}
-{%- set state.is_open = message.tool_responses is defined and not message.content -%}
+{%- set is_answered = message.tool_responses is defined and not message.content -%}
+{%- set state.is_open = is_model and (loop.nextitem.role == 'assistant' if loop.nextitem else is_answered) -%}
 {%- if not state.is_open -%}{{- '<turn|>\\n' -}}{%- endif -%}
 {%- endfor -%}
 {%- if not state.is_open -%}{{- '<|turn>model\\n' -}}{%- endif -%}
-{%- if not enable_thinking | default(false) -%}{{- '<|channel>thought\\n<channel|>' -}}{%- endif -%}
+{%- if state.is_open == (enable_thinking | default(false)) -%}
+{{- '<|channel>thought\\n' + ('' if state.is_open else '<channel|>') -}}
+{%- endif -%}
 """
 
 

@@ -66,6 +66,9 @@ def test_the_template_may_refuse(template):
         "{{ ''.__class__.__mro__ }}",
         "{% for m in messages %}{% set _ = messages.append(m) %}{% endfor %}",
         "{{ 1 / 0 }}",
+        "{% set ns = namespace() %}{{ ns.missing.more }}",
+        "{% set ns = namespace() %}{{ ns.__class__.__mro__[1].__subclasses__() }}",
+        "{% set ns = namespace(f=messages.append) %}{{ ns.f(1) }}",
     ],
 )
 def test_what_goes_wrong_inside_a_template_stays_there(tokenizer, source):

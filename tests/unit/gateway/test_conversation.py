@@ -71,16 +71,30 @@ def test_tools_are_declared_in_the_system_turn(layout):
 
 def test_after_its_results_the_model_goes_on_with_the_same_turn(layout):
     begun = f"<bos><|turn>system\n<|think|>\n<turn|>\n<|turn>user\nweather?<turn|>\n<|turn>model\n{CALLED}{GAVE}"
-    assert layout(QUESTION, CALL, RESULT, thinking=True) == begun
+    assert layout(QUESTION, CALL, RESULT, thinking=True) == f"{begun}<|channel>thought\n"
     answered = layout(QUESTION, CALL, RESULT, ("model", "clear"), ("user", "the"), thinking=True)
     assert answered == f"{begun}clear<turn|>\n<|turn>user\nthe<turn|>\n<|turn>model\n"
     again = layout(QUESTION, CALL, RESULT, CALL, RESULT, thinking=True)
-    assert again == f"{begun}{CALLED}{GAVE}"
+    assert again == f"{begun}{CALLED}{GAVE}<|channel>thought\n"
+
+
+def test_what_the_model_says_before_it_calls_stays_before_the_call(layout):
+    """The templates' own order is another: they write the text of a message that calls behind the results."""
+    told = called(("weather", '{"city": "Rome", "days": 2}'), text="hello", thought="the")
+    turn = f"<|channel>thought\nthe\n<channel|>hello{CALLED}{GAVE}"
+    assert layout(QUESTION, told, RESULT).endswith(f"<|turn>model\n{turn}")
+    assert layout(QUESTION, told, RESULT, told, RESULT).endswith(f"<|turn>model\n{turn}{turn}")
+    past = layout(QUESTION, told, RESULT, ("model", "world"), QUESTION)
+    assert f"<|turn>model\nhello{CALLED}{GAVE}world<turn|>\n<|turn>user" in past
 
 
 def test_results_may_be_text_json_or_nothing(layout):
     def result(**result):
-        return layout(QUESTION, CALL, gave(weather=result), thinking=True).partition("response:weather")[2]
+        return (
+            layout(QUESTION, CALL, gave(weather=result), thinking=True)
+            .partition("response:weather")[2]
+            .removesuffix("<|channel>thought\n")
+        )
 
     assert result(text='{"not": "json"}') == '{value:<|"|>{"not": "json"}<|"|>}<tool_response|>'
     assert result(json='"clear"') == '{value:<|"|>clear<|"|>}<tool_response|>'
