@@ -17,6 +17,7 @@ from tandem.v1 import types_pb2
 FIELD = "spec.conversation"
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
+MAX_CALLS = 128  # in one message, and results
 TOOL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 _ROLE_NAMES = {
@@ -40,15 +41,23 @@ class Chat:
 
 
 def num_characters(conversation: types_pb2.Conversation) -> int:
-    """Characters of all texts that a conversation holds."""
-    tools = sum(len(t.name) + len(t.description) + len(t.parameters_json) for t in conversation.tools)
-    return tools + sum(
-        len(message.text)
-        + len(message.thought)
-        + sum(len(call.name) + len(call.arguments_json) for call in message.tool_calls)
-        + sum(len(result.name) + len(result.text) + len(result.json) for result in message.tool_results)
-        for message in conversation.messages
-    )
+    """Characters of all texts that a conversation holds.
+
+    Raises:
+        InvalidRequest: it has more of something than anybody needs.
+    """
+    messages, tools = conversation.messages, conversation.tools
+    _require(1 <= len(messages) <= MAX_MESSAGES, f"{FIELD}.messages", f"must be 1..{MAX_MESSAGES} messages")
+    _require(len(tools) <= MAX_TOOLS, f"{FIELD}.tools", f"at most {MAX_TOOLS} tools")
+    total = sum(len(tool.name) + len(tool.description) + len(tool.parameters_json) for tool in tools)
+    for index, message in enumerate(messages):
+        for name in ("tool_calls", "tool_results"):
+            few = len(getattr(message, name)) <= MAX_CALLS
+            _require(few, f"{FIELD}.messages[{index}].{name}", f"at most {MAX_CALLS}")
+        total += len(message.text) + len(message.thought)
+        total += sum(len(call.name) + len(call.arguments_json) for call in message.tool_calls)
+        total += sum(len(result.name) + len(result.text) + len(result.json) for result in message.tool_results)
+    return total
 
 
 def read_conversation(conversation: types_pb2.Conversation, plain: Plain) -> Chat:
@@ -57,14 +66,12 @@ def read_conversation(conversation: types_pb2.Conversation, plain: Plain) -> Cha
     Thoughts from before the last word of a user are left out here, whatever the template would do with them.
 
     Args:
-        conversation: as it came.
+        conversation: as it came; `num_characters` has looked at it.
         plain: applied to every text in it.
 
     Raises:
         InvalidRequest: a field is not what it must be.
     """
-    if not 1 <= len(conversation.messages) <= MAX_MESSAGES:
-        raise InvalidRequest(f"{FIELD}.messages", f"must be 1..{MAX_MESSAGES} messages")
     users = [i for i, message in enumerate(conversation.messages) if message.role == types_pb2.ROLE_USER]
     last_user = users[-1] if users else -1
     entries: list[Entry] = []
@@ -131,7 +138,6 @@ def _add_results(entries: list[Entry], message: types_pb2.Message, path: str, pl
 
 def _tools(conversation: types_pb2.Conversation, plain: Plain) -> list[Entry]:
     tools = conversation.tools
-    _require(len(tools) <= MAX_TOOLS, f"{FIELD}.tools", f"at most {MAX_TOOLS} tools")
     _require(len({tool.name for tool in tools}) == len(tools), f"{FIELD}.tools", "no two may have the same name")
     return [_tool(tool, f"{FIELD}.tools[{index}]", plain) for index, tool in enumerate(tools)]
 

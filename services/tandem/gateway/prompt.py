@@ -12,8 +12,9 @@ from tandem.v1 import types_pb2
 
 # About a millisecond of encoding; whatever takes longer leaves the event loop.
 MAX_INLINE_CHARACTERS = 4096
-# What a message costs besides its text: templates go through all of them, and some do so for each.
-MESSAGE_CHARACTERS = 128
+# Laying a conversation out costs as much as encoding a text of so many times its size, a message as much as its bytes.
+LAYOUT_COST = 4
+MESSAGE_BYTES = 64
 # Messages and tools are framed, and characters that special tokens begin with are written as two.
 MAX_GROWTH = 4
 
@@ -72,9 +73,13 @@ class PromptEncoder:
         template = self._template
         if template is None:
             raise InvalidRequest(FIELD, "this model has no chat template; send text or token_ids")
-        size = num_characters(conversation)
-        self._check_size(FIELD, size)
-        return await _run(size + MESSAGE_CHARACTERS * len(conversation.messages), lambda: template.encode(conversation))
+
+        def encode() -> list[int]:
+            self._check_size(FIELD, num_characters(conversation))
+            return template.encode(conversation)
+
+        num_bytes = conversation.ByteSize() + MESSAGE_BYTES * len(conversation.messages)
+        return await _run(LAYOUT_COST * num_bytes, encode)
 
     def _check_size(self, field: str, num_characters: int) -> None:
         if num_characters > self._max_characters:

@@ -266,11 +266,11 @@ class Message(_message.Message):
     """
     @_builtins.property
     def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
-        """What the model called, as Delta.tool_calls told it; ROLE_MODEL only."""
+        """What the model called, as Delta.tool_calls told it; ROLE_MODEL only. At most 128."""
 
     @_builtins.property
     def tool_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolResult]:
-        """What its calls gave, at least one; ROLE_TOOL only, right after the turn that called."""
+        """What its calls gave, 1..128; ROLE_TOOL only, right after the turn that called."""
 
     def __init__(
         self,

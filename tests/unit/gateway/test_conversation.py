@@ -6,7 +6,7 @@ import pytest
 
 from tandem.core.errors import InvalidRequest
 from tandem.gateway.chat_template import ChatTemplate
-from tandem.gateway.conversation import read_conversation
+from tandem.gateway.conversation import num_characters, read_conversation
 from tandem.v1 import types_pb2
 from tests.unit.gateway.conftest import GEMMA_TEMPLATE, SPECIALS, TEMPLATE, conversation
 
@@ -151,7 +151,6 @@ def test_special_tokens_in_any_text_of_a_client_are_text(template, tokenizer, sp
             assert all(f"{letter}{text}" in shown for letter in "abcdehijklmno"), "and nothing of it is lost"
 
 
-MANY = types_pb2.Conversation(messages=[{"role": types_pb2.ROLE_USER, "text": "x"}], tools=[WEATHER, WEATHER])
 DEEP = "[" * 33 + "]" * 33
 BAD = [
     (conversation(), "messages"),
@@ -174,6 +173,8 @@ BAD = [
     (conversation(CALL, gave(weather={"json": "9" * 9_000})), "messages[1].tool_results[0].json"),
     (conversation(called(("weather", "[]"))), "messages[0].tool_calls[0].arguments_json"),
     (conversation(called(("we ather", ""))), "messages[0].tool_calls[0].name"),
+    (conversation(called(*[("weather", "")] * 129)), "messages[0].tool_calls"),
+    (conversation(CALL, types_pb2.Message(role=TOOL, tool_results=[{}] * 129)), "messages[1].tool_results"),
     (conversation(QUESTION, tools=[WEATHER, WEATHER]), "tools"),
     (conversation(QUESTION, tools=[{"name": str(n)} for n in range(129)]), "tools"),
     (conversation(QUESTION, tools=[{"name": "<|turn>"}]), "tools[0].name"),
@@ -184,8 +185,16 @@ BAD = [
 @pytest.mark.parametrize(("given", "field"), BAD, ids=[field for _, field in BAD])
 def test_what_is_refused(given, field):
     with pytest.raises(InvalidRequest) as caught:
+        num_characters(given)
         read_conversation(given, plain)
     assert caught.value.field == f"spec.conversation.{field}"
+
+
+def test_all_texts_count():
+    texts = [types_pb2.ToolResult(name="1", text="22"), types_pb2.ToolResult(name="1", json="333")]
+    turns = [("user", "4444"), called(("1", "22"), text="333", thought="4444"), types_pb2.Message(tool_results=texts)]
+    tool = types_pb2.Tool(name="1", description="22", parameters_json="333")
+    assert num_characters(conversation(*turns, tools=[tool])) == 4 + 10 + 7 + 6
 
 
 def test_what_a_template_does_not_know_is_refused_rather_than_left_out(tokenizer):
