@@ -145,14 +145,15 @@ async def test_call_result_answer(client, fake, say, encode):
     ], "without the thought of a turn that is past"
 
 
-async def test_a_turn_that_calls_nothing_ends_as_any_text(client, say):
-    say("the fox<|tool_response>", "<|tool_call>broken<tool_call|><|tool_response>", f"{CALLED}the")
+async def test_a_turn_that_the_model_does_not_end_with_calls_ends_as_any_text(client, say, encode):
+    say("the fox<|tool_response>", "<|tool_call>broken<tool_call|><|tool_response>", f"{CALLED}the", f"{CALLED}x")
     given = conversation(QUESTION, tools=[WEATHER])
     assert (await ask(client, given)).finished.reason == STOP
     malformed = await ask(client, given)
     assert (malformed.output.text, malformed.finished.reason) == ("<|tool_call>broken<tool_call|>", STOP)
     own = await ask(client, given, stopping={"stop": ["the"]})
     assert (own.finished.reason, own.finished.stop_text, len(own.output.tool_calls)) == (STOP, "the", 1)
+    assert (await ask(client, given, stopping={"stop_token_ids": encode("x")})).finished.reason == STOP
 
 
 async def test_calls_of_a_text_that_breaks_off(client, fake, encode):

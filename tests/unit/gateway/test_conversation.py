@@ -88,6 +88,14 @@ def test_what_the_model_says_before_it_calls_stays_before_the_call(layout):
     assert f"<|turn>model\nhello{CALLED}{GAVE}world<turn|>\n<|turn>user" in past
 
 
+def test_an_answer_to_results_joins_the_message_that_called():
+    """The first templates of Gemma 4 knew no other way to write it into the same turn."""
+    given = conversation(QUESTION, CALL, RESULT, ("model", "clear"), ("model", "more"))
+    _, answered, more = read_conversation(given, plain).messages
+    assert answered["tool_calls"] and answered["tool_responses"] and answered["content"] == "clear"
+    assert more == {"role": "assistant", "content": "more"}
+
+
 def test_results_may_be_text_json_or_nothing(layout):
     def result(**result):
         return (
