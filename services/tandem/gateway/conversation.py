@@ -125,7 +125,8 @@ def _call(call: types_pb2.ToolCall, path: str, plain: Plain) -> Entry:
 
 def _add_results(entries: list[Entry], message: types_pb2.Message, path: str, plain: Plain) -> None:
     last = entries[-1] if entries else {}
-    called = {call["function"]["name"] for call in last.get("tool_calls", ())}
+    is_answered = bool(last.get("content"))
+    called = set() if is_answered else {call["function"]["name"] for call in last.get("tool_calls", ())}
     responses = last.setdefault("tool_responses", [])
     for index, result in enumerate(message.tool_results):
         place = f"{path}.tool_results[{index}]"

@@ -171,6 +171,7 @@ BAD = [
     (conversation(types_pb2.Message(role=TOOL, text="x", tool_results=[{}])), "messages[0].text"),
     (conversation(RESULT), "messages[0].tool_results[0].name"),
     (conversation(QUESTION, CALL, ("user", "x"), RESULT), "messages[3].tool_results[0].name"),
+    (conversation(CALL, RESULT, ("model", "x"), RESULT), "messages[3].tool_results[0].name"),
     (conversation(CALL, gave(other={})), "messages[1].tool_results[0].name"),
     (conversation(CALL, gave(weather={"json": "{"})), "messages[1].tool_results[0].json"),
     (conversation(CALL, gave(weather={"json": "NaN"})), "messages[1].tool_results[0].json"),
