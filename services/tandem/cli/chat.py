@@ -20,6 +20,9 @@ EXIT = "/exit"
 def configure(parser: Parser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("--system", metavar="TEXT", default="", help="instructions for the whole conversation")
+    parser.add_argument(
+        "--thinking", choices=["true", "false"], help="whether the model thinks before it answers; none: as it was made"
+    )
     add_lists(parser)
     add_options(parser, ClientConfig, GenerationConfig)
 
@@ -28,7 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Talks until `/exit` or the end of the input."""
     config = load_config(GenerationConfig, arguments)
     client_config = load_config(ClientConfig, arguments)
-    conversation = Conversation(make_spec(config, arguments), config.timeout_seconds)
+    spec = make_spec(config, arguments)
+    if arguments.thinking:
+        spec.conversation.thinking = arguments.thinking == "true"
+    conversation = Conversation(spec, config.timeout_seconds)
     if arguments.system:
         conversation.say(types_pb2.ROLE_SYSTEM, arguments.system)
     with suppress(ImportError):  # where there is no line editing, there is none

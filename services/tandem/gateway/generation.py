@@ -9,6 +9,7 @@ from tandem.gateway.detokenizer import detokenizer_for
 from tandem.gateway.stop_matcher import StopMatcher
 from tandem.gateway.text_stream import TextStream
 from tandem.gateway.tokenizer import TextTokenizer
+from tandem.gateway.turn_parser import TurnParser
 from tandem.internal.v1 import verifier_service_pb2
 from tandem.rpc.conversion import stats_to_proto
 from tandem.v1 import model_service_pb2, types_pb2
@@ -32,12 +33,14 @@ class Generation:
         self._model = model
         self._tokenizer = tokenizer
         stopping = spec.stopping
+        is_turn = spec.WhichOneof("prompt") == "conversation"
         self._text = TextStream(
             detokenizer_for(tokenizer),
             StopMatcher(stopping.stop, stopping.include_stop),
             {*stopping.stop_token_ids, *(() if stopping.ignore_eos else model.eos_token_ids)},
             stopping.min_tokens,
             stopping.include_stop,
+            TurnParser(tokenizer, request.prompt_token_ids) if is_turn else None,
         )
         self._num_cached_tokens = 0
         self._stats = SpeculationStats()
@@ -115,6 +118,8 @@ class Generation:
         event = types_pb2.Finished(reason=finished.reason, usage=self._usage(), speculation=finished.speculation)
         if finished.HasField("stop_token_id"):
             event.stop_token_id = finished.stop_token_id
+            if self._text.num_tool_calls and finished.stop_token_id in self._model.eos_token_ids:
+                event.reason = types_pb2.FINISH_REASON_TOOL_CALLS
         return event
 
     def _usage(self) -> types_pb2.Usage:

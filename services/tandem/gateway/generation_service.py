@@ -34,7 +34,7 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
     ) -> generation_service_pb2.GenerateResponse:
         """A whole stream as one message. Raises what `StreamGenerate` raises."""
         response = generation_service_pb2.GenerateResponse()
-        texts = []
+        texts, thoughts = [], []
         async with aclosing(self._events(request.spec, context)) as events:
             async for event in events:
                 match event:
@@ -42,12 +42,14 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
                         response.started.CopyFrom(event)
                     case types_pb2.Delta():
                         texts.append(event.text)
+                        thoughts.append(event.thought)
                         response.output.num_tokens += event.num_tokens
                         response.output.num_drafted_tokens += event.num_drafted_tokens
                         response.output.tokens.extend(event.tokens)
+                        response.output.tool_calls.extend(event.tool_calls)
                     case types_pb2.Finished():
                         response.finished.CopyFrom(event)
-        response.output.text = "".join(texts)
+        response.output.text, response.output.thought = "".join(texts), "".join(thoughts)
         return response
 
     async def StreamGenerate(

@@ -5,15 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tandem.core.errors import InvalidRequest
-from tandem.gateway.chat_template import ChatTemplate, Turn
+from tandem.gateway.chat_template import ChatTemplate
+from tandem.gateway.conversation import FIELD, num_characters
 from tandem.gateway.tokenizer import TextTokenizer
 from tandem.v1 import types_pb2
 
-MAX_MESSAGES = 4096
 # About a millisecond of encoding; whatever takes longer leaves the event loop.
 MAX_INLINE_CHARACTERS = 4096
-
-ROLE_NAMES = {types_pb2.ROLE_SYSTEM: "system", types_pb2.ROLE_USER: "user", types_pb2.ROLE_MODEL: "assistant"}
+# Laying a conversation out costs as much as encoding a text of so many times its size, a message as much as its bytes.
+LAYOUT_COST = 4
+MESSAGE_BYTES = 64
+# Messages and tools are framed, and characters that special tokens begin with are written as two.
+MAX_GROWTH = 4
 
 
 class PromptEncoder:
@@ -33,7 +36,8 @@ class PromptEncoder:
             ConfigError: a file is missing or not what it should be.
         """
         tokenizer = TextTokenizer.load(folder)
-        return cls(tokenizer, ChatTemplate.load(folder, tokenizer), max_characters)
+        template = ChatTemplate.load(folder, tokenizer, MAX_GROWTH * max_characters)
+        return cls(tokenizer, template, max_characters)
 
     async def encode(self, spec: types_pb2.GenerationSpec, max_tokens: int | None = None) -> list[int]:
         """Token ids of the prompt.
@@ -51,7 +55,7 @@ class PromptEncoder:
             case "token_ids":
                 field, token_ids = "spec.token_ids", list(spec.token_ids.ids)
             case "conversation":
-                field, token_ids = "spec.conversation", await self._encode_conversation(spec.conversation)
+                field, token_ids = FIELD, await self._encode_conversation(spec.conversation)
             case _:
                 raise InvalidRequest("spec.prompt", "needs one of text, token_ids and conversation")
         if not token_ids:
@@ -66,19 +70,16 @@ class PromptEncoder:
         return [self.tokenizer.bos_token_id, *ids]
 
     async def _encode_conversation(self, conversation: types_pb2.Conversation) -> list[int]:
-        field = "spec.conversation"
         template = self._template
         if template is None:
-            raise InvalidRequest(field, "this model has no chat template; send text or token_ids")
-        if not 1 <= len(conversation.messages) <= MAX_MESSAGES:
-            raise InvalidRequest(f"{field}.messages", f"must be 1..{MAX_MESSAGES} messages")
-        for index, message in enumerate(conversation.messages):
-            if message.role not in ROLE_NAMES:
-                raise InvalidRequest(f"{field}.messages[{index}].role", "must be system, user or model")
-        num_characters = sum(len(message.text) for message in conversation.messages)
-        self._check_size(field, num_characters)
-        turns = [Turn(ROLE_NAMES[message.role], message.text) for message in conversation.messages]
-        return await _run(num_characters + len(turns), lambda: template.encode(turns))
+            raise InvalidRequest(FIELD, "this model has no chat template; send text or token_ids")
+
+        def encode() -> list[int]:
+            self._check_size(FIELD, num_characters(conversation))
+            return template.encode(conversation)
+
+        num_bytes = conversation.ByteSize() + MESSAGE_BYTES * len(conversation.messages)
+        return await _run(LAYOUT_COST * num_bytes, encode)
 
     def _check_size(self, field: str, num_characters: int) -> None:
         if num_characters > self._max_characters:

@@ -23,12 +23,17 @@ class StopMatcher:
         self._held = ""
         self.match: str | None = None
 
-    def push(self, text: str) -> str:
-        """Takes more text; returns what may be shown now. After a match, nothing more may."""
+    def push(self, text: str, may_end: bool = True) -> str:
+        """Takes more text; returns what may be shown now. After a match, nothing more may.
+
+        Args:
+            text: what follows.
+            may_end: False: a stop text that is complete in it is no match.
+        """
         assert self.match is None, "the text ended with the match"
         buffer = self._held + text
         for position in range(len(self._held), len(buffer)):
-            self._advance(buffer[position])
+            self._advance(buffer[position], may_end)
             if self.match is not None:
                 end = position + 1
                 self._held = ""
@@ -38,17 +43,20 @@ class StopMatcher:
         return buffer[:released]
 
     def flush(self) -> str:
-        """Returns what waited: the text has ended and it did not become a match."""
+        """Returns what waited: the text has ended, or something else begins, and it did not become a match."""
         held, self._held = self._held, ""
+        self._states = [0] * len(self._stops)
         return held
 
-    def _advance(self, character: str) -> None:
+    def _advance(self, character: str, may_end: bool) -> None:
         for index, (stop, failure) in enumerate(self._stops):
             state = self._states[index]
             while state and stop[state] != character:
                 state = failure[state - 1]
             if stop[state] == character:
                 state += 1
+            if state == len(stop) and not may_end:
+                state = failure[state - 1]
             self._states[index] = state
             # Of two that end here the longer one began first.
             if state == len(stop) and (self.match is None or len(stop) > len(self.match)):

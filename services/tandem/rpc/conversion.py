@@ -12,6 +12,9 @@ from tandem.internal.v1 import verifier_service_pb2
 from tandem.v1 import types_pb2
 
 MAX_REQUEST_STOP_TOKEN_IDS = 32
+# All prompt log-probabilities go into one message. A token takes about 20 bytes and each of its alternatives 11, so
+# this keeps it under the 4 MiB that gRPC clients take by default.
+MAX_PROMPT_LOGPROBS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,22 @@ def resolve_request(request: verifier_service_pb2.GenerateRequest, defaults: Req
             "spec.token_ids",
             f"{len(prompt)} tokens leave no room for output in a context of {defaults.context_length}",
         )
+    output = OutputParams(
+        logprobs=request.HasField("top_logprobs"),
+        top_logprobs=request.top_logprobs,
+        prompt_logprobs=request.prompt_logprobs,
+    )
+    _require(
+        not output.prompt_logprobs or len(prompt) * (output.top_logprobs + 2) <= MAX_PROMPT_LOGPROBS,
+        "spec.output.prompt_logprobs",
+        f"{len(prompt)} prompt tokens times top_logprobs + 2 may be at most {MAX_PROMPT_LOGPROBS}",
+    )
     return ResolvedRequest(
         request_id=request.request_id,
         prompt_token_ids=prompt,
         sampling=_sampling(request.sampling, defaults),
         stopping=_stopping(request, num_tokens_left, defaults),
-        output=OutputParams(
-            logprobs=request.HasField("top_logprobs"),
-            top_logprobs=request.top_logprobs,
-            prompt_logprobs=request.prompt_logprobs,
-        ),
+        output=output,
         num_speculative_tokens=_num_speculative_tokens(request, defaults.num_speculative_tokens),
         cache_salt=request.cache_salt,
     )

@@ -32,7 +32,9 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_USER: _Role.ValueType  # 2
     """The person or program that asks."""
     ROLE_MODEL: _Role.ValueType  # 3
-    """The model's own earlier answers."""
+    """The model's own earlier answers and calls."""
+    ROLE_TOOL: _Role.ValueType  # 4
+    """The functions that the model called. The model then goes on with the same turn."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """Role says who speaks in a turn."""
@@ -44,8 +46,42 @@ ROLE_SYSTEM: Role.ValueType  # 1
 ROLE_USER: Role.ValueType  # 2
 """The person or program that asks."""
 ROLE_MODEL: Role.ValueType  # 3
-"""The model's own earlier answers."""
+"""The model's own earlier answers and calls."""
+ROLE_TOOL: Role.ValueType  # 4
+"""The functions that the model called. The model then goes on with the same turn."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
+
+class _OutputPart:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutputPartEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputPart.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTPUT_PART_UNSPECIFIED: _OutputPart.ValueType  # 0
+    """Not the answer to a conversation."""
+    OUTPUT_PART_TEXT: _OutputPart.ValueType  # 1
+    """Delta.text: the texts of these tokens join to it."""
+    OUTPUT_PART_THOUGHT: _OutputPart.ValueType  # 2
+    """Delta.thought: the texts of these tokens join to it."""
+    OUTPUT_PART_TOOL_CALL: _OutputPart.ValueType  # 3
+    """Delta.tool_calls: the texts of these tokens join to the calls as the model wrote them."""
+    OUTPUT_PART_CONTROL: _OutputPart.ValueType  # 4
+    """None: tells parts apart or ends the turn."""
+
+class OutputPart(_OutputPart, metaclass=_OutputPartEnumTypeWrapper):
+    """OutputPart says which part of the answer to a conversation a token belongs to."""
+
+OUTPUT_PART_UNSPECIFIED: OutputPart.ValueType  # 0
+"""Not the answer to a conversation."""
+OUTPUT_PART_TEXT: OutputPart.ValueType  # 1
+"""Delta.text: the texts of these tokens join to it."""
+OUTPUT_PART_THOUGHT: OutputPart.ValueType  # 2
+"""Delta.thought: the texts of these tokens join to it."""
+OUTPUT_PART_TOOL_CALL: OutputPart.ValueType  # 3
+"""Delta.tool_calls: the texts of these tokens join to the calls as the model wrote them."""
+OUTPUT_PART_CONTROL: OutputPart.ValueType  # 4
+"""None: tells parts apart or ends the turn."""
+Global___OutputPart: _TypeAlias = OutputPart  # noqa: Y015
 
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -59,6 +95,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """A stop token or stop text."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """max_tokens or the context length."""
+    FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 3
+    """The model ended its part of the turn after one or more tool calls, and waits for their results."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why a text ended."""
@@ -69,6 +107,8 @@ FINISH_REASON_STOP: FinishReason.ValueType  # 1
 """A stop token or stop text."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_tokens or the context length."""
+FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 3
+"""The model ended its part of the turn after one or more tool calls, and waits for their results."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -171,25 +211,37 @@ Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
 
 @_typing.final
 class Conversation(_message.Message):
-    """Conversation is a prompt made of turns."""
+    """Conversation is a prompt made of turns. Special tokens written in any of its texts are plain text."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGES_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    THINKING_FIELD_NUMBER: _builtins.int
+    thinking: _builtins.bool
+    """Whether the model thinks before it answers. True is refused where the model cannot. Default: as its template says."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
-        """The turns so far, oldest first, at least one."""
+        """The turns so far, oldest first, 1..4096."""
+
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
+        """Functions that the model may call, at most 128. Default: none."""
 
     def __init__(
         self,
         *,
         messages: _abc.Iterable[Global___Message] | None = ...,
+        tools: _abc.Iterable[Global___Tool] | None = ...,
+        thinking: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_thinking", b"_thinking", "thinking", b"thinking"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_thinking", b"_thinking", "messages", b"messages", "thinking", b"thinking", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__thinking: _TypeAlias = _typing.Literal["thinking"]  # noqa: Y015
+    _WhichOneofArgType__thinking: _TypeAlias = _typing.Literal["_thinking", b"_thinking"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__thinking) -> _WhichOneofReturnType__thinking | None: ...
 
 Global___Conversation: _TypeAlias = Conversation  # noqa: Y015
 
@@ -201,23 +253,133 @@ class Message(_message.Message):
 
     ROLE_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    THOUGHT_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    TOOL_RESULTS_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """Who speaks."""
     text: _builtins.str
-    """What was said. Special tokens written in it are taken as plain text."""
+    """What was said. Default: empty. ROLE_TOOL has none."""
+    thought: _builtins.str
+    """What the model thought before, as Delta.thought told it; ROLE_MODEL only. Kept while the model waits for tools and
+    dropped once a user speaks again, so it may always be sent back. Default: empty.
+    """
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
+        """What the model called, as Delta.tool_calls told it; ROLE_MODEL only. At most 128."""
+
+    @_builtins.property
+    def tool_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolResult]:
+        """What its calls gave, 1..128; ROLE_TOOL only, right after the turn that called."""
+
     def __init__(
         self,
         *,
         role: Global___Role.ValueType = ...,
         text: _builtins.str = ...,
+        thought: _builtins.str = ...,
+        tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
+        tool_results: _abc.Iterable[Global___ToolResult] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["role", b"role", "text", b"text", "thought", b"thought", "tool_calls", b"tool_calls", "tool_results", b"tool_results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class Tool(_message.Message):
+    """Tool declares a function that the model may call.
+
+    Schemas, arguments and results are JSON texts rather than google.protobuf.Struct: every language has them at hand in
+    this form, integers stay integers, and no message nests as deep as a client likes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """1..128 of the characters A-Z, a-z, 0-9, '_', '-' and '.'; no two tools have the same."""
+    description: _builtins.str
+    """What it does and when to call it, for the model to read."""
+    parameters_json: _builtins.str
+    """JSON schema of the parameters: a JSON object, nested at most 32 deep. Default: no parameters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        parameters_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "name", b"name", "parameters_json", b"parameters_json"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class ToolCall(_message.Message):
+    """ToolCall is a call that the model makes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The function. Whether it was declared is for the client to check, as the arguments are."""
+    arguments_json: _builtins.str
+    """Arguments by parameter name: a JSON object. Empty is the same as {}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        arguments_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
+
+@_typing.final
+class ToolResult(_message.Message):
+    """ToolResult is what a call gave."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The function that was called."""
+    text: _builtins.str
+    """As plain text."""
+    json: _builtins.str
+    """As any JSON value, nested at most 32 deep."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        text: _builtins.str = ...,
+        json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "result", b"result", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json", b"json", "name", b"name", "result", b"result", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["text", "json"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___ToolResult: _TypeAlias = ToolResult  # noqa: Y015
 
 @_typing.final
 class SamplingOptions(_message.Message):
@@ -341,14 +503,18 @@ class StoppingOptions(_message.Message):
     max_tokens: _builtins.int
     """Most tokens to generate, at least 1. Default: what the context length leaves, at most the server's limit."""
     min_tokens: _builtins.int
-    """No stop token is chosen before this many tokens. Default: 0."""
+    """Until this many tokens nothing ends the text: no stop token is chosen, and a stop text that is complete by then is
+    passed over. At most max_tokens. Default: 0.
+    """
     ignore_eos: _builtins.bool
     """Goes on past the checkpoint's end tokens. Default: false."""
     include_stop: _builtins.bool
     """Keeps the matched stop text at the end of the text. Default: false."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Texts that end the generation, at most 16, each of 1..256 characters. They may span tokens and messages."""
+        """Texts that end the generation, at most 16, each of 1..256 characters. They may span tokens and messages. In the
+        answer to a conversation they are looked for in the text alone, not in thoughts or tool calls.
+        """
 
     @_builtins.property
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -395,7 +561,9 @@ class OutputOptions(_message.Message):
     Of the target's distribution before any filter, at temperature 1. Default: not reported.
     """
     prompt_logprobs: _builtins.bool
-    """Reports the log-probability of each prompt token but the first, in Started. Default: false."""
+    """Reports the log-probability of each prompt token but the first, and top_logprobs alternatives to each, in Started.
+    Prompt tokens times (top_logprobs + 2) may then be at most 262144. Default: false.
+    """
     def __init__(
         self,
         *,
@@ -483,7 +651,11 @@ Global___Started: _TypeAlias = Started  # noqa: Y015
 
 @_typing.final
 class Delta(_message.Message):
-    """Delta is what one or more rounds added: often several tokens. Clients must not assume one token a message."""
+    """Delta is what one or more rounds added: often several tokens. Clients must not assume one token a message.
+
+    The answer to a conversation comes in parts: thoughts and tool calls have their own fields, and the special tokens
+    around them show nowhere. A call that the model wrote wrongly becomes text, exactly as written.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -491,15 +663,23 @@ class Delta(_message.Message):
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     NUM_DRAFTED_TOKENS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    THOUGHT_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """New text. Never ends inside a UTF-8 character, never holds part of a stop text. May be empty."""
     num_tokens: _builtins.int
     """Tokens whose text is complete with this message."""
     num_drafted_tokens: _builtins.int
     """How many of them were drafted and accepted."""
+    thought: _builtins.str
+    """New thoughts; in the answer to a conversation only. Never ends inside a UTF-8 character."""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]:
         """The tokens themselves, when asked for by OutputOptions.token_ids or top_logprobs."""
+
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCall]:
+        """Calls that are complete with this message, each whole; in the answer to a conversation only."""
 
     def __init__(
         self,
@@ -508,10 +688,12 @@ class Delta(_message.Message):
         num_tokens: _builtins.int = ...,
         num_drafted_tokens: _builtins.int = ...,
         tokens: _abc.Iterable[Global___Token] | None = ...,
+        thought: _builtins.str = ...,
+        tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_drafted_tokens", b"num_drafted_tokens", "num_tokens", b"num_tokens", "text", b"text", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_drafted_tokens", b"num_drafted_tokens", "num_tokens", b"num_tokens", "text", b"text", "thought", b"thought", "tokens", b"tokens", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -528,6 +710,7 @@ class Token(_message.Message):
     DRAFTED_FIELD_NUMBER: _builtins.int
     LOGPROB_FIELD_NUMBER: _builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Its id."""
     text: _builtins.str
@@ -536,6 +719,8 @@ class Token(_message.Message):
     """Whether the drafter proposed it."""
     logprob: _builtins.float
     """Its log-probability, when asked for."""
+    part: Global___OutputPart.ValueType
+    """Where its text went, in the answer to a conversation; otherwise not set."""
     @_builtins.property
     def top_logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopLogprob]:
         """The most likely tokens at this place, best first, when asked for."""
@@ -548,10 +733,11 @@ class Token(_message.Message):
         drafted: _builtins.bool = ...,
         logprob: _builtins.float | None = ...,
         top_logprobs: _abc.Iterable[Global___TopLogprob] | None = ...,
+        part: Global___OutputPart.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "logprob", b"logprob"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "drafted", b"drafted", "id", b"id", "logprob", b"logprob", "text", b"text", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logprob", b"_logprob", "drafted", b"drafted", "id", b"id", "logprob", b"logprob", "part", b"part", "text", b"text", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logprob: _TypeAlias = _typing.Literal["logprob"]  # noqa: Y015
     _WhichOneofArgType__logprob: _TypeAlias = _typing.Literal["_logprob", b"_logprob"]  # noqa: Y015

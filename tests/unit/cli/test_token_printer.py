@@ -3,7 +3,7 @@ import io
 import pytest
 
 from tandem.cli.token_printer import TokenPrinter
-from tandem.v1.types_pb2 import Delta, Token
+from tandem.v1.types_pb2 import OUTPUT_PART_CONTROL, OUTPUT_PART_TEXT, OUTPUT_PART_THOUGHT, Delta, Token
 
 
 class Terminal(io.StringIO):
@@ -56,3 +56,15 @@ def test_a_terminal_gets_no_control_characters():
 def test_a_line_that_ended_is_not_ended_twice():
     assert printed(io.StringIO(), delta("one\n")) == "one\n"
     assert printed(io.StringIO()) == ""
+
+
+def test_thoughts_are_dimmed_on_lines_of_their_own():
+    deltas = [
+        Delta(thought="on", tokens=[Token(text="thought\n", part=OUTPUT_PART_CONTROL)]),
+        Delta(thought="e\ntwo\x1b", tokens=[Token(text="e\ntwo\x1b", part=OUTPUT_PART_THOUGHT)]),
+        Delta(text="three", tokens=[Token(text="three", part=OUTPUT_PART_TEXT)]),
+    ]
+    shown = printed(Terminal(), *deltas)
+    assert shown == "\x1b[2mon\x1b[0m\x1b[2me\x1b[0m\n\x1b[2mtwo\ufffd\x1b[0m\nthree\n"
+    assert printed(io.StringIO(), *deltas) == "three\n", "piped output is the text alone"
+    assert printed(Terminal(), *deltas[:2]).endswith("\n")

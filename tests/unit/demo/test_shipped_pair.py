@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from tandem.demo import DEMO_DRAFTER, DEMO_TARGET, HELD_OUT_PROMPTS, held_out_prompts
-from tandem.gateway.chat_template import ChatTemplate, Turn
+from tandem.gateway.chat_template import ChatTemplate
 from tandem.gateway.tokenizer import TextTokenizer
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tandem.verifier.generation_config import read_generation_config
+from tests.unit.gateway.conftest import conversation
 from training.sources import HELD_OUT
 
 END_OF_TURN = "<turn|>"
@@ -41,10 +42,8 @@ def test_every_text_round_trips(tokenizer, text):
 
 
 def test_a_conversation_renders_with_every_role(tokenizer):
-    template = ChatTemplate.load(DEMO_TARGET, tokenizer)
-    ids = template.encode(
-        [Turn("system", "Be brief."), Turn("user", "Hi"), Turn("assistant", "Yes?"), Turn("user", "Go")]
-    )
+    template = ChatTemplate.load(DEMO_TARGET, tokenizer, 1000)
+    ids = template.encode(conversation(("system", "Be brief."), ("user", "Hi"), ("model", "Yes?"), ("user", "Go")))
     assert tokenizer.library.decode(ids, skip_special_tokens=False) == (
         "<bos><|turn>system\nBe brief.<turn|>\n<|turn>user\nHi<turn|>\n<|turn>model\nYes?<turn|>\n"
         "<|turn>user\nGo<turn|>\n<|turn>model\n"

@@ -6,8 +6,19 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from tandem.gateway.tokenizer import TextTokenizer
+from tandem.v1 import types_pb2
+
+ROLES = {
+    "system": types_pb2.ROLE_SYSTEM,
+    "user": types_pb2.ROLE_USER,
+    "model": types_pb2.ROLE_MODEL,
+    "tool": types_pb2.ROLE_TOOL,
+}
 
 SPECIALS = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
+# Those of Gemma 4 that tell the parts of a turn apart.
+SPECIALS += ["<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>"]
+SPECIALS += ['<|"|>', "<|think|>", "<|channel>", "<channel|>"]
 CORPUS = [
     "def hello(world):\n    return world\n",
     "The quick brown fox jumps over the lazy dog. user model system ☃",
@@ -21,6 +32,68 @@ TEMPLATE = """\
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|turn>model\\n' -}}{%- endif -%}
 """
+# Lays conversations out as Gemma 4's templates do: thinking, tools, and calls and results inside one turn.
+GEMMA_TEMPLATE = """\
+{%- macro value(v) -%}
+{%- if v is string -%}<|"|>{{ v }}<|"|>
+{%- elif v is boolean -%}{{ 'true' if v else 'false' }}
+{%- elif v is mapping -%}{{ '{' }}{{ entries(v) }}{{ '}' }}
+{%- elif v is sequence -%}[{% for item in v %}{{ value(item) }}{{ ',' if not loop.last }}{% endfor %}]
+{%- else -%}{{ v }}{%- endif -%}
+{%- endmacro -%}
+{%- macro entries(v) -%}
+{%- for key, item in v | dictsort -%}{{ key }}:{{ value(item) }}{{ ',' if not loop.last }}{%- endfor -%}
+{%- endmacro -%}
+{{- bos_token -}}
+{%- set state = namespace(rest=messages, is_open=false, last_user=-1) -%}
+{%- if enable_thinking or tools or messages[0].role == 'system' -%}
+{{- '<|turn>system\\n' -}}
+{%- if enable_thinking -%}{{- '<|think|>\\n' -}}{%- endif -%}
+{%- if messages[0].role == 'system' -%}
+{{- messages[0].content | trim -}}
+{%- set state.rest = messages[1:] -%}
+{%- endif -%}
+{%- for tool in tools or [] -%}
+{%- set f = tool.function -%}
+<|tool>declaration:{{ f.name }}{description:<|"|>{{ f.description }}<|"|>
+{%- if f.parameters -%},parameters:{{ value(f.parameters) }}{%- endif -%}}<tool|>
+{%- endfor -%}
+{{- '<turn|>\\n' -}}
+{%- endif -%}
+{%- for message in state.rest -%}
+{%- set is_model = message.role == 'assistant' -%}
+{%- if not (is_model and state.is_open) -%}
+{{- '<|turn>' + ('model' if is_model else message.role) + '\\n' -}}
+{%- endif -%}
+{%- if message.reasoning -%}{{- '<|channel>thought\\n' + message.reasoning + '\\n<channel|>' -}}{%- endif -%}
+{%- for call in message.tool_calls or [] -%}
+<|tool_call>call:{{ call.function.name }}{{ value(call.function.arguments) }}<tool_call|>
+{%- endfor -%}
+{%- for result in message.tool_responses or [] -%}
+<|tool_response>response:{{ result.name }}
+{%- if result.response is mapping -%}{{ value(result.response) }}
+{%- else -%}{{ '{' }}value:{{ value(result.response) }}{{ '}' }}{%- endif -%}
+<tool_response|>
+{%- endfor -%}
+{{- message.content | trim -}}
+{%- set is_answered = message.tool_responses is defined and not message.content -%}
+{%- set state.is_open = is_model and (loop.nextitem.role == 'assistant' if loop.nextitem else is_answered) -%}
+{%- if not state.is_open -%}{{- '<turn|>\\n' -}}{%- endif -%}
+{%- endfor -%}
+{%- if not state.is_open -%}{{- '<|turn>model\\n' -}}{%- endif -%}
+{%- if state.is_open == (enable_thinking | default(false)) -%}
+{{- '<|channel>thought\\n' + ('' if state.is_open else '<channel|>') -}}
+{%- endif -%}
+"""
+
+
+def conversation(*turns, **fields):
+    """A conversation of (role, text) pairs and whole messages."""
+    messages = [
+        turn if isinstance(turn, types_pb2.Message) else types_pb2.Message(role=ROLES[turn[0]], text=turn[1])
+        for turn in turns
+    ]
+    return types_pb2.Conversation(messages=messages, **fields)
 
 
 def byte_level_tokenizer():

@@ -104,3 +104,12 @@ def test_the_last_character_may_complete_a_stop_text(tokenizer):
     assert (text, stream.match) == ("a", "😀")
     text, _, stream = run(tokenizer, cut(ids[:-1], 1), stops=["\ufffd"])
     assert (text, stream.match) == ("a", "\ufffd")
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_stop_text_complete_within_min_tokens_is_passed_over(tokenizer, size):
+    ids = tokenizer.encode("the fox and the fox")
+    first = next(n for n in range(len(ids)) if "fox" in tokenizer.decode(ids[:n]))
+    for min_tokens, expected in ((0, "the "), (first - 1, "the "), (first, "the fox and the ")):
+        text, _, stream = run(tokenizer, cut(ids, size), stops=["fox"], min_tokens=min_tokens)
+        assert (text, stream.match) == (expected, "fox")

@@ -1,4 +1,5 @@
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -6,6 +7,7 @@ from tandem.core.errors import InvalidRequest
 from tandem.core.sequence import FinishReason, SpeculationStats
 from tandem.internal.v1.verifier_service_pb2 import GenerateRequest
 from tandem.rpc.conversion import (
+    MAX_PROMPT_LOGPROBS,
     RequestDefaults,
     finish_reason_to_proto,
     logprobs_to_proto,
@@ -149,3 +151,20 @@ def test_statistics_and_reasons():
     assert finish_reason_to_proto(FinishReason.LENGTH) == types_pb2.FINISH_REASON_LENGTH
     logprobs = logprobs_to_proto(-1.5, [(3, -0.5), (4, -1.5)])
     assert (logprobs.logprob, [top.id for top in logprobs.top_logprobs]) == (-1.5, [3, 4])
+
+
+def test_prompt_logprobs_fit_into_a_message_that_clients_take():
+    """Worst case: every id needs three bytes, and a text of eight goes with each prompt token."""
+    defaults = replace(DEFAULTS, context_length=1 << 18, vocabulary_size=1 << 18)
+    for num_top in (0, 1, 20):
+        longest = MAX_PROMPT_LOGPROBS // (num_top + 2)
+        fields = {"top_logprobs": num_top, "prompt_logprobs": True}
+        prompt = [262_143] * min(longest, (1 << 18) - 1)
+        assert resolve_request(GenerateRequest(prompt_token_ids=prompt, **fields), defaults).output.prompt_logprobs
+        top = [types_pb2.TopLogprob(id=262_143, logprob=-1.5)] * num_top
+        token = types_pb2.Token(id=262_143, text="x" * 8, logprob=-1.5, top_logprobs=top)
+        assert types_pb2.Started(prompt_tokens=[token] * len(prompt)).ByteSize() < 4 << 20
+        with pytest.raises(InvalidRequest) as caught:
+            resolve_request(GenerateRequest(prompt_token_ids=[0] * (longest + 1), **fields), defaults)
+        assert caught.value.field == "spec.output.prompt_logprobs"
+    resolve_request(GenerateRequest(prompt_token_ids=[0] * 200_000, top_logprobs=20), defaults)
