@@ -23,7 +23,7 @@ def gathered_candidate_logits(
     clusters: torch.Tensor,  # [B, num_chosen] int64
     cluster_size: int,
 ) -> torch.Tensor:  # [B, num_chosen * cluster_size] float32
-    """In plain torch: copies a row's clusters, then multiplies. One row at a time, so that the copy stays in the cache."""
+    """In plain torch: copies a row's clusters and multiplies, row after row: so little stays in the cache."""
     by_cluster = table.view(-1, cluster_size * rows.shape[1])
     logits = [
         torch.mv(by_cluster.index_select(0, chosen).view(-1, rows.shape[1]), row)
