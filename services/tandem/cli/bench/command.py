@@ -8,6 +8,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from tandem.cli import console
+from tandem.cli.bench.centroids import measure_centroids
 from tandem.cli.bench.config import SPEED, BenchConfig
 from tandem.cli.bench.field import open_field
 from tandem.cli.bench.machine import describe_machine
@@ -27,7 +28,10 @@ from tandem.core.errors import ConfigError, TandemError
 WARM_UP_TOKENS = 16
 
 Measure = Callable[[BenchConfig, Journal], Awaitable[Section]]
-FEATURES: dict[str, Measure] = {}  # what `--only` may name, each with services of its own
+# What `--only` may name, each with services of its own.
+FEATURES: dict[str, Measure] = {
+    "centroids": measure_centroids,
+}
 
 
 def bench(config: BenchConfig) -> int:
