@@ -32,9 +32,9 @@ def test_it_agrees_with_float64(num_rows: int, dtype: torch.dtype) -> None:
 
 
 def test_no_cluster_is_copied() -> None:
-    """Beyond its result, the fused path needs no memory; plain torch needs that of all candidates."""
+    """Beyond its result, the fused path needs no memory; plain torch needs that of a row's candidates."""
     arguments = (*problem(8, torch.bfloat16), CLUSTER_SIZE)
-    candidate_bytes = 8 * TOP_K * CLUSTER_SIZE * HIDDEN_SIZE * 2
+    candidate_bytes = TOP_K * CLUSTER_SIZE * HIDDEN_SIZE * 2
     needed = []
     for compute in (candidate_logits, gathered_candidate_logits):
         compute(*arguments)
@@ -43,7 +43,8 @@ def test_no_cluster_is_copied() -> None:
         before = torch.cuda.memory_allocated()
         compute(*arguments)
         needed.append(torch.cuda.max_memory_allocated() - before)
-    assert needed[0] < candidate_bytes / 16 < candidate_bytes <= needed[1]
+    assert needed[0] == 8 * TOP_K * CLUSTER_SIZE * 4
+    assert needed[1] >= candidate_bytes
 
 
 def test_it_can_be_captured() -> None:

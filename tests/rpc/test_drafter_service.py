@@ -25,6 +25,7 @@ from tandem.drafter.v1 import drafter_service_pb2 as pb
 from tandem.drafter.v1 import drafter_service_pb2_grpc as pb_grpc
 from tandem.engine.draft_source import Drafts
 from tandem.engine.mtp_drafter import MtpDrafter
+from tandem.exchange.draft_inputs import DTYPES
 from tandem.exchange.shared_exchange import SharedExchange
 from tandem.models.gemma4.weights import load_drafter, revision
 from tandem.rpc.channel import open_channel
@@ -175,6 +176,21 @@ async def test_the_position_of_the_queries_is_a_setting(config, decoding, exchan
         drafts = MtpDrafter(decoding.network, exchange.inputs, BEFORE_P).propose([1, 4], K)
         assert [tuple(token_ids) for token_ids in drafts] != expected(decoding, exchange, [1, 4])
         assert await play_round(link, [1, 4]) == Drafts([tuple(token_ids) for token_ids in drafts])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_a_drafter_with_centroids(tmp_path, dtype):
+    pair = make_tiny_pair(tmp_path / "pair", centroids=(16, 3))
+    decoding = Decoding(pair, LENGTHS)
+    network = load_drafter(pair[1], decoding.target.config, DTYPES[dtype], "cpu", None)
+    exchange = share(decoding, replace(exchange_spec(decoding.target), dtype=dtype), tmp_path)
+    decoding.write(exchange.inputs, 1, "a", SAMPLED)
+    decoding.write(exchange.inputs, 4, "b", GREEDY)
+    drafts = MtpDrafter(network, exchange.inputs).propose([1, 4], K)
+    config = DrafterConfig(str(pair[1]), str(pair[0]), f"unix:{tmp_path}/drafter.sock", num_speculative_tokens=K)
+    async with open_drafter(config), linked(config.listen, exchange) as link:
+        assert await play_round(link, [1, 4]) == Drafts([tuple(token_ids) for token_ids in drafts])
+    exchange.close()
 
 
 async def test_slots_that_make_no_sense_have_no_drafts(client, exchange):

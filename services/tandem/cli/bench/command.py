@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tandem.cli import console
 from tandem.cli.bench.adaptive_k import measure_adaptive_k
+from tandem.cli.bench.centroids import measure_centroids
 from tandem.cli.bench.config import SPEED, BenchConfig
 from tandem.cli.bench.field import open_field
 from tandem.cli.bench.lookup import measure_lookup
@@ -35,6 +36,7 @@ FEATURES: dict[str, Measure] = {
     "prefix-cache": measure_prefix_cache,
     "adaptive-k": measure_adaptive_k,
     "lookup": measure_lookup,
+    "centroids": measure_centroids,
 }
 
 

@@ -11,7 +11,8 @@ from tandem.verifier.config import VerifierConfig
 TRANSFORMERS = "transformers"
 NOTHING = "none"
 SPEED = "speed"
-FEATURES = ("prefix-cache", "adaptive-k", "lookup", "structured-output")  # each measured on services of its own
+# Each is measured on services of its own.
+FEATURES = ("prefix-cache", "adaptive-k", "lookup", "structured-output", "centroids")
 
 
 @dataclass(frozen=True)

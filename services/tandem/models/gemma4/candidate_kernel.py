@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-_TOKENS = 32  # of one program; a cluster of 128 is shared by four, so that a single row fills a GPU
+_TOKENS = 16  # of one program; a cluster of 128 is shared by eight, so that a single row fills a GPU
 
 
 @triton.jit

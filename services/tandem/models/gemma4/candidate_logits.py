@@ -23,7 +23,10 @@ def gathered_candidate_logits(
     clusters: torch.Tensor,  # [B, num_chosen] int64
     cluster_size: int,
 ) -> torch.Tensor:  # [B, num_chosen * cluster_size] float32
-    """In plain torch: copies the clusters, then multiplies."""
-    num_rows, hidden_size = rows.shape
-    chosen = table.view(-1, cluster_size * hidden_size).index_select(0, clusters.flatten())
-    return torch.bmm(chosen.view(num_rows, -1, hidden_size), rows.unsqueeze(-1)).squeeze(-1).float()
+    """In plain torch: copies a row's clusters and multiplies, row after row: so little stays in the cache."""
+    by_cluster = table.view(-1, cluster_size * rows.shape[1])
+    logits = [
+        torch.mv(by_cluster.index_select(0, chosen).view(-1, rows.shape[1]), row)
+        for row, chosen in zip(rows.unbind(), clusters.unbind(), strict=True)
+    ]
+    return torch.stack(logits).float()
