@@ -145,6 +145,7 @@ def test_a_drafters_shape(pair: tuple[Path, Path]) -> None:
         ({"enable_moe_block": True}, "num_experts must be an integer of at least 1, not None"),
         ({**MOE, "top_k_experts": 9}, "top_k_experts must be at most num_experts = 8, not 9"),
         ({**MOE, "moe_intermediate_size": None}, "moe_intermediate_size must be an integer"),
+        ({**MOE, "moe_intermediate_size": 20}, "moe_intermediate_size must be a multiple of 8"),
         ({"hidden_size_per_layer_input": -1}, "hidden_size_per_layer_input must be an integer of at least 0"),
         ({"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 63}, "must be at least vocab_size, not 63"),
         ({"attention_bias": True}, "attention_bias"),
