@@ -60,7 +60,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "attention_k_eq_v": False,
         "num_global_key_value_heads": None,
         "num_kv_shared_layers": 2,
-        "hidden_size_per_layer_input": 8,
+        "hidden_size_per_layer_input": 32,
         "vocab_size_per_layer_input": 64,
     },
     "e2b": {
@@ -69,7 +69,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "num_global_key_value_heads": None,
         "num_kv_shared_layers": 3,
         "use_double_wide_mlp": True,
-        "hidden_size_per_layer_input": 8,
+        "hidden_size_per_layer_input": 32,
         "vocab_size_per_layer_input": 64,
     },
 }

@@ -100,7 +100,7 @@ def test_what_sets_the_variants_apart(tmp_path: Path) -> None:
     assert [name for name, config in configs.items() if config.experts] == ["26b-a4b"]
     assert [name for name, config in configs.items() if config.per_layer_inputs] == ["e4b", "e2b"]
     assert configs["26b-a4b"].experts == ExpertsConfig(num_experts=8, top_k=3, intermediate_size=24)
-    assert configs["e4b"].per_layer_inputs == PerLayerInputsConfig(vocab_size=64, hidden_size=8)
+    assert configs["e4b"].per_layer_inputs == PerLayerInputsConfig(vocab_size=64, hidden_size=32)
     assert [configs["e2b"].intermediate_size_of(layer_id) for layer_id in range(6)] == [48, 48, 48, 96, 96, 96]
     assert [configs["e4b"].intermediate_size_of(layer_id) for layer_id in range(6)] == [48] * 6
 
