@@ -29,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no softcap": {"final_logit_softcapping": None},
     "tight softcap": {"final_logit_softcapping": 2.0},
     "large eps": {"rms_norm_eps": 0.1},
+    "large eps, experts": {**checkpoints.VARIANTS["26b-a4b"], "rms_norm_eps": 0.1},
+    "large eps, per-layer embeddings": {**checkpoints.VARIANTS["e2b"], "rms_norm_eps": 0.1},
 }
 
 
