@@ -94,7 +94,7 @@ def test_what_sets_the_variants_apart(tmp_path: Path) -> None:
     assert [name for name, config in configs.items() if config.experts] == ["26b-a4b"]
     assert [name for name, config in configs.items() if config.per_layer_inputs] == ["e4b", "e2b"]
     assert configs["26b-a4b"].experts == ExpertsConfig(num_experts=8, top_k=3, intermediate_size=24)
-    assert configs["e4b"].per_layer_inputs == PerLayerInputsConfig(vocab_size=64, hidden_size=8)
+    assert configs["e4b"].per_layer_inputs == PerLayerInputsConfig(vocab_size=64, hidden_size=32)
     assert [configs["e2b"].intermediate_size_of(layer_id) for layer_id in range(6)] == [48, 48, 48, 96, 96, 96]
     assert [configs["e4b"].intermediate_size_of(layer_id) for layer_id in range(6)] == [48] * 6
 
@@ -150,6 +150,7 @@ def test_a_drafter_with_centroids(name: str, backbone_hidden_size: int, tmp_path
         ({"enable_moe_block": True}, "num_experts must be an integer of at least 1, not None"),
         ({**MOE, "top_k_experts": 9}, "top_k_experts must be at most num_experts = 8, not 9"),
         ({**MOE, "moe_intermediate_size": None}, "moe_intermediate_size must be an integer"),
+        ({**MOE, "moe_intermediate_size": 20}, "moe_intermediate_size must be a multiple of 8"),
         ({"hidden_size_per_layer_input": -1}, "hidden_size_per_layer_input must be an integer of at least 0"),
         ({"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 63}, "must be at least vocab_size, not 63"),
         ({"attention_bias": True}, "attention_bias"),

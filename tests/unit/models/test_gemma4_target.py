@@ -10,6 +10,7 @@ from transformers import Gemma4ForCausalLM
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.config import read_target_config
+from tandem.models.gemma4.parameters import MIN_STABLE_ROWS
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_target
 from tests import checkpoints
@@ -28,6 +29,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no softcap": {"final_logit_softcapping": None},
     "tight softcap": {"final_logit_softcapping": 2.0},
     "large eps": {"rms_norm_eps": 0.1},
+    "large eps, experts": {**checkpoints.VARIANTS["26b-a4b"], "rms_norm_eps": 0.1},
+    "large eps, per-layer embeddings": {**checkpoints.VARIANTS["e2b"], "rms_norm_eps": 0.1},
 }
 
 
@@ -116,6 +119,21 @@ def test_a_batch_equals_each_sequence_alone(pair: tuple[Gemma4Target, Gemma4ForC
             assert_alike(alone.step({"a": [token_ids[index]]})["a"][0], hidden)
 
 
+@pytest.mark.parametrize("name", checkpoints.VARIANTS)
+def test_rows_round_alike_in_steps_of_few_and_of_many_rows(name: str, tmp_path: Path) -> None:
+    target = load_target(make_tiny_pair(tmp_path, **checkpoints.VARIANTS[name])[0], torch.float32, "cpu")
+    texts = {name: random_tokens(60, seed) for seed, name in enumerate("abc")}
+    together = PagedRunner(target)
+    steps = [
+        together.step({name: text[start : start + 12] for name, text in texts.items()}) for start in range(0, 60, 12)
+    ]
+    for size in (MIN_STABLE_ROWS, MIN_STABLE_ROWS + 1, 15):
+        for name, text in texts.items():
+            alone = PagedRunner(target, seed=9)
+            rows = [alone.step({"a": text[start : start + size]})["a"] for start in range(0, 60, size)]
+            assert_alike(torch.cat(rows), torch.cat([step[name] for step in steps]), MIN_STABLE_ROWS)
+
+
 def test_logits_of_a_row_do_not_depend_on_the_others(pair: tuple[Gemma4Target, Gemma4ForCausalLM]) -> None:
     target, _ = pair
     hidden = torch.randn(9, 32, generator=torch.Generator().manual_seed(0))
@@ -125,8 +143,10 @@ def test_logits_of_a_row_do_not_depend_on_the_others(pair: tuple[Gemma4Target, G
         assert_alike(target.compute_logits(hidden[row : row + 1])[0], together[row])
 
 
-def test_bfloat16_errs_no_more_than_transformers(tmp_path: Path) -> None:
-    path, _ = make_tiny_pair(tmp_path)
+@pytest.mark.parametrize("name", ["31b", "e2b"])
+def test_bfloat16_errs_no_more_than_transformers(name: str, tmp_path: Path) -> None:
+    """Among experts, one choice that flips at a near-tie would outweigh all other rounding."""
+    path, _ = make_tiny_pair(tmp_path, **checkpoints.VARIANTS[name])
     token_ids = random_tokens(40)
     exact = reference(Gemma4ForCausalLM.from_pretrained(path), token_ids)[1]
     theirs = reference(Gemma4ForCausalLM.from_pretrained(path, dtype=torch.bfloat16), token_ids)[1]
