@@ -31,11 +31,12 @@ LIMITS = EngineLimits(
 
 
 def new_sequence(sequence_id, prompt, max_tokens=16, k=4, seed=0, temperature=0.0, **kwargs) -> Sequence:
-    """A sequence; `kwargs` are `SamplingParams` fields, or `stopping`, `output`, `deadline`."""
+    """A sequence; `kwargs` are `SamplingParams` fields, or `stopping`, `output`, `deadline`, `grammar`."""
     stopping = kwargs.pop("stopping", StoppingParams(max_tokens))
     output, deadline = kwargs.pop("output", OutputParams()), kwargs.pop("deadline", None)
+    grammar = kwargs.pop("grammar", None)
     sampling = SamplingParams(temperature=temperature, seed=seed, **kwargs)
-    return Sequence(sequence_id, tuple(prompt), sampling, stopping, output, k, deadline)
+    return Sequence(sequence_id, tuple(prompt), sampling, stopping, output, k, deadline, grammar)
 
 
 def wanted(slots, num_tokens, token_ids=(2,)) -> list[Wanted]:

@@ -157,7 +157,7 @@ class RoundLoop:
                 if len(token_ids) > asked.num_tokens or not self._are_known(token_ids):
                     fallback = fallback or Fallback.INVALID
                 elif len(sequence.committed) == length:
-                    found[sequence.sequence_id] = token_ids
+                    found[sequence.sequence_id] = sequence.possible_drafts(token_ids)
         if fallback:
             self.metrics.count(names.SPEC_FALLBACKS, reason=fallback.value)
         return found

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tandem/v1/types.proto\x12\ttandem.v1\"\xf6\x02\n\x0eGenerationSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12(\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x13.tandem.v1.TokenIdsH\x00\x12/\n\x0c\x63onversation\x18\x05 \x01(\x0b\x32\x17.tandem.v1.ConversationH\x00\x12,\n\x08sampling\x18\x06 \x01(\x0b\x32\x1a.tandem.v1.SamplingOptions\x12,\n\x08stopping\x18\x07 \x01(\x0b\x32\x1a.tandem.v1.StoppingOptions\x12(\n\x06output\x18\x08 \x01(\x0b\x32\x18.tandem.v1.OutputOptions\x12\x32\n\x0bspeculation\x18\t \x01(\x0b\x32\x1d.tandem.v1.SpeculationOptions\x12\x12\n\ncache_salt\x18\n \x01(\tB\x08\n\x06prompt\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"4\n\x0c\x43onversation\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.tandem.v1.Message\"6\n\x07Message\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.tandem.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xc4\x03\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12=\n\nlogit_bias\x18\t \x03(\x0b\x32).tandem.v1.SamplingOptions.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"\xb1\x01\n\x0fStoppingOptions\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x04 \x03(\x05\x12\x12\n\nignore_eos\x18\x05 \x01(\x08\x12\x14\n\x0cinclude_stop\x18\x06 \x01(\x08\x42\r\n\x0b_max_tokensB\r\n\x0b_min_tokens\"g\n\rOutputOptions\x12\x11\n\ttoken_ids\x18\x01 \x01(\x08\x12\x19\n\x0ctop_logprobs\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\x0fprompt_logprobs\x18\x03 \x01(\x08\x42\x0f\n\r_top_logprobs\"T\n\x12SpeculationOptions\x12#\n\x16num_speculative_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x19\n\x17_num_speculative_tokens\"\x99\x01\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x19\n\x11num_prompt_tokens\x18\x04 \x01(\x05\x12\x19\n\x11num_cached_tokens\x18\x05 \x01(\x05\x12\'\n\rprompt_tokens\x18\x06 \x03(\x0b\x32\x10.tandem.v1.Token\"g\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nnum_tokens\x18\x02 \x01(\x05\x12\x1a\n\x12num_drafted_tokens\x18\x03 \x01(\x05\x12 \n\x06tokens\x18\x04 \x03(\x0b\x32\x10.tandem.v1.Token\"\x81\x01\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07\x64rafted\x18\x03 \x01(\x08\x12\x14\n\x07logprob\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12+\n\x0ctop_logprobs\x18\x05 \x03(\x0b\x32\x15.tandem.v1.TopLogprobB\n\n\x08_logprob\")\n\nTopLogprob\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\xc2\x01\n\x08\x46inished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.tandem.v1.FinishReason\x12\x13\n\tstop_text\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\x05H\x00\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.tandem.v1.Usage\x12\x35\n\x0bspeculation\x18\x05 \x01(\x0b\x32 .tandem.v1.SpeculationStatisticsB\x07\n\x05match\"X\n\x05Usage\x12\x19\n\x11num_prompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11num_cached_tokens\x18\x02 \x01(\x05\x12\x19\n\x11num_output_tokens\x18\x03 \x01(\x05\"\x80\x01\n\x15SpeculationStatistics\x12\x12\n\nnum_rounds\x18\x01 \x01(\x05\x12\x18\n\x10num_draft_tokens\x18\x02 \x01(\x05\x12\x1b\n\x13num_accepted_tokens\x18\x03 \x01(\x05\x12\x1c\n\x14\x61\x63\x63\x65pted_by_position\x18\x04 \x03(\x05*L\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x0e\n\nROLE_MODEL\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x42\x30\n\rdev.tandem.v1P\x01Z\x1dtandem.dev/tandem/v1;tandemv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tandem/v1/types.proto\x12\ttandem.v1\"\xa6\x03\n\x0eGenerationSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12(\n\ttoken_ids\x18\x04 \x01(\x0b\x32\x13.tandem.v1.TokenIdsH\x00\x12/\n\x0c\x63onversation\x18\x05 \x01(\x0b\x32\x17.tandem.v1.ConversationH\x00\x12,\n\x08sampling\x18\x06 \x01(\x0b\x32\x1a.tandem.v1.SamplingOptions\x12,\n\x08stopping\x18\x07 \x01(\x0b\x32\x1a.tandem.v1.StoppingOptions\x12(\n\x06output\x18\x08 \x01(\x0b\x32\x18.tandem.v1.OutputOptions\x12\x32\n\x0bspeculation\x18\t \x01(\x0b\x32\x1d.tandem.v1.SpeculationOptions\x12\x12\n\ncache_salt\x18\n \x01(\t\x12.\n\routput_format\x18\x0b \x01(\x0b\x32\x17.tandem.v1.OutputFormatB\x08\n\x06prompt\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"4\n\x0c\x43onversation\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.tandem.v1.Message\"6\n\x07Message\x12\x1d\n\x04role\x18\x01 \x01(\x0e\x32\x0f.tandem.v1.Role\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xc4\x03\n\x0fSamplingOptions\x12\x18\n\x0btemperature\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05min_p\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x04\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x02H\x05\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x02H\x06\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x02H\x07\x88\x01\x01\x12=\n\nlogit_bias\x18\t \x03(\x0b\x32).tandem.v1.SamplingOptions.LogitBiasEntry\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x08\n\x06_min_pB\x07\n\x05_seedB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty\"\xb1\x01\n\x0fStoppingOptions\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x03 \x03(\t\x12\x16\n\x0estop_token_ids\x18\x04 \x03(\x05\x12\x12\n\nignore_eos\x18\x05 \x01(\x08\x12\x14\n\x0cinclude_stop\x18\x06 \x01(\x08\x42\r\n\x0b_max_tokensB\r\n\x0b_min_tokens\"g\n\rOutputOptions\x12\x11\n\ttoken_ids\x18\x01 \x01(\x08\x12\x19\n\x0ctop_logprobs\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\x0fprompt_logprobs\x18\x03 \x01(\x08\x42\x0f\n\r_top_logprobs\"S\n\x0cOutputFormat\x12\x15\n\x0bjson_schema\x18\x01 \x01(\tH\x00\x12\x0f\n\x05regex\x18\x02 \x01(\tH\x00\x12\x11\n\x07grammar\x18\x03 \x01(\tH\x00\x42\x08\n\x06\x66ormat\"T\n\x12SpeculationOptions\x12#\n\x16num_speculative_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x19\n\x17_num_speculative_tokens\"\x99\x01\n\x07Started\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x03\x12\x19\n\x11num_prompt_tokens\x18\x04 \x01(\x05\x12\x19\n\x11num_cached_tokens\x18\x05 \x01(\x05\x12\'\n\rprompt_tokens\x18\x06 \x03(\x0b\x32\x10.tandem.v1.Token\"g\n\x05\x44\x65lta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nnum_tokens\x18\x02 \x01(\x05\x12\x1a\n\x12num_drafted_tokens\x18\x03 \x01(\x05\x12 \n\x06tokens\x18\x04 \x03(\x0b\x32\x10.tandem.v1.Token\"\x81\x01\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07\x64rafted\x18\x03 \x01(\x08\x12\x14\n\x07logprob\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12+\n\x0ctop_logprobs\x18\x05 \x03(\x0b\x32\x15.tandem.v1.TopLogprobB\n\n\x08_logprob\")\n\nTopLogprob\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0f\n\x07logprob\x18\x02 \x01(\x02\"\xc2\x01\n\x08\x46inished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.tandem.v1.FinishReason\x12\x13\n\tstop_text\x18\x02 \x01(\tH\x00\x12\x17\n\rstop_token_id\x18\x03 \x01(\x05H\x00\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.tandem.v1.Usage\x12\x35\n\x0bspeculation\x18\x05 \x01(\x0b\x32 .tandem.v1.SpeculationStatisticsB\x07\n\x05match\"X\n\x05Usage\x12\x19\n\x11num_prompt_tokens\x18\x01 \x01(\x05\x12\x19\n\x11num_cached_tokens\x18\x02 \x01(\x05\x12\x19\n\x11num_output_tokens\x18\x03 \x01(\x05\"\x80\x01\n\x15SpeculationStatistics\x12\x12\n\nnum_rounds\x18\x01 \x01(\x05\x12\x18\n\x10num_draft_tokens\x18\x02 \x01(\x05\x12\x1b\n\x13num_accepted_tokens\x18\x03 \x01(\x05\x12\x1c\n\x14\x61\x63\x63\x65pted_by_position\x18\x04 \x03(\x05*L\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x0e\n\nROLE_MODEL\x10\x03*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x42\x30\n\rdev.tandem.v1P\x01Z\x1dtandem.dev/tandem/v1;tandemv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,40 +34,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\rdev.tandem.v1P\001Z\035tandem.dev/tandem/v1;tandemv1'
   _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_ROLE']._serialized_start=2228
-  _globals['_ROLE']._serialized_end=2304
-  _globals['_FINISHREASON']._serialized_start=2306
-  _globals['_FINISHREASON']._serialized_end=2401
+  _globals['_ROLE']._serialized_start=2361
+  _globals['_ROLE']._serialized_end=2437
+  _globals['_FINISHREASON']._serialized_start=2439
+  _globals['_FINISHREASON']._serialized_end=2534
   _globals['_GENERATIONSPEC']._serialized_start=37
-  _globals['_GENERATIONSPEC']._serialized_end=411
-  _globals['_TOKENIDS']._serialized_start=413
-  _globals['_TOKENIDS']._serialized_end=436
-  _globals['_CONVERSATION']._serialized_start=438
-  _globals['_CONVERSATION']._serialized_end=490
-  _globals['_MESSAGE']._serialized_start=492
-  _globals['_MESSAGE']._serialized_end=546
-  _globals['_SAMPLINGOPTIONS']._serialized_start=549
-  _globals['_SAMPLINGOPTIONS']._serialized_end=1001
-  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_start=832
-  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_end=880
-  _globals['_STOPPINGOPTIONS']._serialized_start=1004
-  _globals['_STOPPINGOPTIONS']._serialized_end=1181
-  _globals['_OUTPUTOPTIONS']._serialized_start=1183
-  _globals['_OUTPUTOPTIONS']._serialized_end=1286
-  _globals['_SPECULATIONOPTIONS']._serialized_start=1288
-  _globals['_SPECULATIONOPTIONS']._serialized_end=1372
-  _globals['_STARTED']._serialized_start=1375
-  _globals['_STARTED']._serialized_end=1528
-  _globals['_DELTA']._serialized_start=1530
-  _globals['_DELTA']._serialized_end=1633
-  _globals['_TOKEN']._serialized_start=1636
-  _globals['_TOKEN']._serialized_end=1765
-  _globals['_TOPLOGPROB']._serialized_start=1767
-  _globals['_TOPLOGPROB']._serialized_end=1808
-  _globals['_FINISHED']._serialized_start=1811
-  _globals['_FINISHED']._serialized_end=2005
-  _globals['_USAGE']._serialized_start=2007
-  _globals['_USAGE']._serialized_end=2095
-  _globals['_SPECULATIONSTATISTICS']._serialized_start=2098
-  _globals['_SPECULATIONSTATISTICS']._serialized_end=2226
+  _globals['_GENERATIONSPEC']._serialized_end=459
+  _globals['_TOKENIDS']._serialized_start=461
+  _globals['_TOKENIDS']._serialized_end=484
+  _globals['_CONVERSATION']._serialized_start=486
+  _globals['_CONVERSATION']._serialized_end=538
+  _globals['_MESSAGE']._serialized_start=540
+  _globals['_MESSAGE']._serialized_end=594
+  _globals['_SAMPLINGOPTIONS']._serialized_start=597
+  _globals['_SAMPLINGOPTIONS']._serialized_end=1049
+  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_start=880
+  _globals['_SAMPLINGOPTIONS_LOGITBIASENTRY']._serialized_end=928
+  _globals['_STOPPINGOPTIONS']._serialized_start=1052
+  _globals['_STOPPINGOPTIONS']._serialized_end=1229
+  _globals['_OUTPUTOPTIONS']._serialized_start=1231
+  _globals['_OUTPUTOPTIONS']._serialized_end=1334
+  _globals['_OUTPUTFORMAT']._serialized_start=1336
+  _globals['_OUTPUTFORMAT']._serialized_end=1419
+  _globals['_SPECULATIONOPTIONS']._serialized_start=1421
+  _globals['_SPECULATIONOPTIONS']._serialized_end=1505
+  _globals['_STARTED']._serialized_start=1508
+  _globals['_STARTED']._serialized_end=1661
+  _globals['_DELTA']._serialized_start=1663
+  _globals['_DELTA']._serialized_end=1766
+  _globals['_TOKEN']._serialized_start=1769
+  _globals['_TOKEN']._serialized_end=1898
+  _globals['_TOPLOGPROB']._serialized_start=1900
+  _globals['_TOPLOGPROB']._serialized_end=1941
+  _globals['_FINISHED']._serialized_start=1944
+  _globals['_FINISHED']._serialized_end=2138
+  _globals['_USAGE']._serialized_start=2140
+  _globals['_USAGE']._serialized_end=2228
+  _globals['_SPECULATIONSTATISTICS']._serialized_start=2231
+  _globals['_SPECULATIONSTATISTICS']._serialized_end=2359
 # @@protoc_insertion_point(module_scope)

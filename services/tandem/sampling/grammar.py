@@ -1,0 +1,91 @@
+"""A compiled output format, and how far into it a sequence's output has come."""
+
+import logging
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits
+
+from tandem.core.output_format import FormatKind, OutputFormat
+from tandem.sampling.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+# The library's bounds on what one mask may cost, lowered until the worst of them is some ten milliseconds: masks are
+# made between two steps. A sequence whose grammar exceeds them ends as a fault.
+LIMITS = LLParserLimits(
+    step_lexer_fuel=100_000,
+    step_max_items=20_000,
+    max_lexer_states=50_000,
+    max_grammar_size=200_000,
+    verbose_errors=False,
+)
+# A model that is made to write JSON may fill its output with white space: more than this indents nothing.
+JSON_WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
+
+
+def library_grammar(output_format: OutputFormat) -> str:
+    """The format as the grammar library wants it.
+
+    Raises:
+        ValueError: a JSON Schema that is no JSON.
+    """
+    match output_format.kind:
+        case FormatKind.JSON_SCHEMA:
+            return LLMatcher.grammar_from_json_schema(
+                output_format.text, defaults={"whitespace_pattern": JSON_WHITE_SPACE}
+            )
+        case FormatKind.REGEX:
+            return LLMatcher.grammar_from_regex(output_format.text)
+        case FormatKind.GRAMMAR:
+            return LLMatcher.grammar_from_lark(output_format.text)
+
+
+def compile_grammar(output_format: OutputFormat, vocabulary: Vocabulary) -> LLMatcher:
+    """A matcher at the beginning of a text. Other threads run meanwhile.
+
+    Only for formats that have been checked in a process of their own: some take the library forever. An error is the
+    matcher's state.
+    """
+    return LLMatcher(vocabulary.library, library_grammar(output_format), log_level=0, limits=LIMITS)
+
+
+class Grammar:
+    """The state of one sequence: a `TokenGrammar` that also says which tokens may come next, to `GrammarMasks`."""
+
+    ends: np.ndarray  # [W] int32, a bit a token: the stop tokens that are no text, allowed where the text may end
+
+    def __init__(self, matcher: LLMatcher, vocabulary: Vocabulary, stop_token_ids: Collection[int]) -> None:
+        """Starts where `matcher` is.
+
+        Args:
+            matcher: of this sequence alone.
+            vocabulary: that it was compiled for.
+            stop_token_ids: of the sequence. Those that write text are text to the grammar.
+        """
+        self.matcher = matcher
+        self.vocabulary = vocabulary
+        self.ends = vocabulary.mask(stop_token_ids) & ~vocabulary.text
+        self._is_complete = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text matches, and nothing can follow."""
+        return self._is_complete
+
+    def accept(self, token_id: int) -> bool:
+        """Takes the next token of the output; False: no text with it can match, or the library gave up."""
+        if not self.matcher.consume_token(token_id):
+            logger.error("a grammar ended its sequence: %s", self.matcher.get_error())
+            return False
+        self._is_complete = self.matcher.is_stopped() or (self.matcher.is_accepting() and not self._can_go_on())
+        return True
+
+    def num_possible(self, token_ids: Sequence[int]) -> int:
+        """How many of these tokens, from the first on, could follow."""
+        possible: int = self.matcher.validate_tokens(list(token_ids))
+        return possible
+
+    def _can_go_on(self) -> bool:
+        allowed = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.int32)
+        return bool((allowed & self.vocabulary.text).any())
