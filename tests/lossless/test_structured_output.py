@@ -8,9 +8,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from tandem.core.sampling_params import StoppingParams
+from tandem.core.sampling_params import OutputParams, StoppingParams
 from tandem.core.sequence import FinishReason
-from tandem.demo import DEMO_TARGET
+from tandem.demo import DEMO_TARGET, held_out_prompts
+from tandem.models.gemma4.weights import load_target
 from tandem.telemetry import metrics as names
 from tests.engines import mtp_drafts, new_sequence, running
 from tests.grammars import DEMO_END_TOKENS, PERSON, demo_vocabulary, grammar, json_schema, lark, regex
@@ -38,7 +39,8 @@ FIELDS = {
 class Confined:
     """A handful of prompts under every format."""
 
-    reference: object
+    target: object
+    prompts: list[list[int]]
     vocabulary: object
     tokenizer: object
 
@@ -47,7 +49,7 @@ class Confined:
         return [
             new_sequence(
                 index,
-                self.reference.prompts[index % NUM_PROMPTS],
+                self.prompts[index % NUM_PROMPTS],
                 k=k,
                 seed=index,
                 stopping=StoppingParams(MAX_TOKENS, **stopping),
@@ -60,14 +62,16 @@ class Confined:
     def alone(self, fields, **stopping):
         """What the target writes without drafts, one sequence at a time, and how each text ended."""
         sequences = self.sequences(0, fields, **stopping)
-        with running(self.reference.target, lambda inputs: []) as under_test:
+        with running(self.target, lambda inputs: []) as under_test:
             texts = [under_test.generate([sequence])[0] for sequence in sequences]
         return texts, [sequence.finish_reason for sequence in sequences]
 
 
 @pytest.fixture(scope="module")
-def confined(reference):
-    return Confined(reference, demo_vocabulary(), Tokenizer.from_file(str(DEMO_TARGET / "tokenizer.json")))
+def confined():
+    tokenizer = Tokenizer.from_file(str(DEMO_TARGET / "tokenizer.json"))
+    prompts = [tokenizer.encode(text).ids[-40:] for text in held_out_prompts()[:NUM_PROMPTS]]
+    return Confined(load_target(DEMO_TARGET, torch.float32, "cpu"), prompts, demo_vocabulary(), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +104,7 @@ def test_a_complete_text_matches_its_format(confined, plain, fields):
 @pytest.mark.parametrize("drafter", ["honest", "hostile"])
 def test_the_text_does_not_depend_on_drafts(confined, plain, drafter_path, drafter, k, fields):
     """All formats and a text without one in the same batch."""
-    target = confined.reference.target
+    target = confined.target
     sources = {
         "honest": mtp_drafts(target, drafter_path),
         "hostile": lambda inputs: ScriptedDrafter(random_tokens(target.config.vocab_size)),
@@ -114,7 +118,7 @@ def test_the_text_does_not_depend_on_drafts(confined, plain, drafter_path, draft
 
 
 def test_preempted_sequences_go_on_where_their_grammar_was(confined, plain, drafter_path):
-    target = confined.reference.target
+    target = confined.target
     with running(target, mtp_drafts(target, drafter_path), kv_tokens=384) as under_test:
         texts = under_test.generate(confined.sequences(4, "sampled"))
     assert under_test.metrics.value(names.PREEMPTIONS) > 0
@@ -124,11 +128,11 @@ def test_preempted_sequences_go_on_where_their_grammar_was(confined, plain, draf
 @pytest.mark.parametrize("k", [0, 4])
 def test_a_complete_text_ends_though_nothing_may_end_it(confined, drafter_path, k):
     """Neither end tokens nor fewer tokens than `min_tokens`: the grammar has the last word."""
-    target = confined.reference.target
+    target = confined.target
     name = regex(r"[0-9]{3}-[a-z]{3}")
     sequence = new_sequence(
         0,
-        confined.reference.prompts[0],
+        confined.prompts[0],
         k=k,
         stopping=StoppingParams(MAX_TOKENS, min_tokens=40),
         grammar=grammar(name, confined.vocabulary, ()),
@@ -143,11 +147,11 @@ def test_a_complete_text_ends_though_nothing_may_end_it(confined, drafter_path, 
 @pytest.mark.parametrize("k", [0, 4])
 def test_end_tokens_are_refused_until_the_text_may_end(confined, drafter_path, k):
     """The end tokens have by far the best logits, everywhere."""
-    target = confined.reference.target
+    target = confined.target
     sequences = [
         new_sequence(
             index,
-            confined.reference.prompts[0],
+            confined.prompts[0],
             k=k,
             logit_bias=((1, 100.0), (5, 100.0)),
             stopping=StoppingParams(MAX_TOKENS, stop_token_ids=DEMO_END_TOKENS),
@@ -163,7 +167,7 @@ def test_end_tokens_are_refused_until_the_text_may_end(confined, drafter_path, k
 
 
 def test_a_grammar_that_gives_up_ends_its_own_request_only(confined, plain, drafter_path):
-    target = confined.reference.target
+    target = confined.target
     sequences = confined.sequences(4, "greedy")
     broken = sequences[0]
     accept, num_accepted = broken.grammar.accept, 0
@@ -184,19 +188,21 @@ def test_a_grammar_that_gives_up_ends_its_own_request_only(confined, plain, draf
 
 def test_drafts_are_cut_where_the_grammar_forbids_them(confined):
     """Of drafts that could never follow, not one is verified; of possible ones the first five."""
-    tokenizer, target = confined.tokenizer, confined.reference.target
+    tokenizer, target = confined.tokenizer, confined.target
     digit, letter = tokenizer.encode("7").ids[-1], tokenizer.encode("x").ids[-1]
     sequence = new_sequence(
-        0, confined.reference.prompts[0], k=7, max_tokens=12, grammar=grammar(regex("[0-9]{20}"), confined.vocabulary)
+        0, confined.prompts[0], k=7, max_tokens=12, grammar=grammar(regex("[0-9]{20}"), confined.vocabulary)
     )
     answers = {"letters": [letter] * 7, "digits": [digit] * 5 + [letter] * 2}
     judged = {}
     for name, drafts in answers.items():
-        with running(target, lambda inputs: ScriptedDrafter(lambda slots, k: [drafts[:k] for _ in slots])) as under_test:
+        with running(
+            target, lambda inputs: ScriptedDrafter(lambda slots, k: [drafts[:k] for _ in slots])
+        ) as under_test:
             under_test.generate([sequence])
         judged[name] = [output.num_draft_tokens for output in under_test.outputs[0][1:]]
         sequence = new_sequence(
-            0, confined.reference.prompts[0], k=7, max_tokens=12, grammar=grammar(regex("[0-9]{20}"), confined.vocabulary)
+            0, confined.prompts[0], k=7, max_tokens=12, grammar=grammar(regex("[0-9]{20}"), confined.vocabulary)
         )
     assert set(judged["letters"]) == {0}
     assert judged["digits"][0] == 5
@@ -204,10 +210,8 @@ def test_drafts_are_cut_where_the_grammar_forbids_them(confined):
 
 def test_logprobs_are_those_before_the_mask(confined):
     """The target would rather end here: its own distribution says so, whatever the grammar makes of it."""
-    from tandem.core.sampling_params import OutputParams
-
-    target = confined.reference.target
-    prompt = confined.reference.prompts[0]
+    target = confined.target
+    prompt = confined.prompts[0]
     free = new_sequence(0, prompt, k=0, max_tokens=1, output=OutputParams(logprobs=True, top_logprobs=3))
     bound = new_sequence(
         1,

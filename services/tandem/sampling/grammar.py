@@ -55,17 +55,19 @@ class Grammar:
 
     ends: np.ndarray  # [W] int32, a bit a token: the stop tokens that are no text, allowed where the text may end
 
-    def __init__(self, matcher: LLMatcher, vocabulary: Vocabulary, stop_token_ids: Collection[int]) -> None:
-        """Starts where `matcher` is.
+    def __init__(self, start: LLMatcher, vocabulary: Vocabulary, stop_token_ids: Collection[int]) -> None:
+        """Starts at the beginning.
 
         Args:
-            matcher: of this sequence alone.
+            start: a matcher at the beginning of a text; may be shared, and is only copied.
             vocabulary: that it was compiled for.
             stop_token_ids: of the sequence. Those that write text are text to the grammar.
         """
-        self.matcher = matcher
+        self.matcher = start.deep_copy()
         self.vocabulary = vocabulary
         self.ends = vocabulary.mask(stop_token_ids) & ~vocabulary.text
+        self._start = start
+        self._accepted: list[int] = []
         self._is_complete = False
 
     @property
@@ -75,17 +77,27 @@ class Grammar:
 
     def accept(self, token_id: int) -> bool:
         """Takes the next token of the output; False: no text with it can match, or the library gave up."""
+        self._recover()
         if not self.matcher.consume_token(token_id):
-            logger.error("a grammar ended its sequence: %s", self.matcher.get_error())
+            logger.error("a grammar ends its sequence: %s", self.matcher.get_error())
             return False
+        self._accepted.append(token_id)
         self._is_complete = self.matcher.is_stopped() or (self.matcher.is_accepting() and not self._can_go_on())
         return True
 
     def num_possible(self, token_ids: Sequence[int]) -> int:
         """How many of these tokens, from the first on, could follow."""
         possible: int = self.matcher.validate_tokens(list(token_ids))
-        return possible
+        return 0 if self._recover() else possible
+
+    def _recover(self) -> bool:
+        """Comes back from drafts that led where the library gives up: they must not cost the text anything."""
+        if not self.matcher.is_error():
+            return False
+        self.matcher = self._start.deep_copy()
+        self.matcher.consume_tokens(self._accepted)
+        return True
 
     def _can_go_on(self) -> bool:
-        allowed = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.int32)
-        return bool((allowed & self.vocabulary.text).any())
+        words = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.int32)
+        return bool((words[: len(self.vocabulary.text)] & self.vocabulary.text).any())

@@ -55,13 +55,14 @@ class GrammarMasks:
             if grammar:
                 assert isinstance(grammar, Grammar), "the engine is given no other"
                 confined.append((grammar, rows, list(draft_token_ids)))
-        # All matchers at once, each through its drafts and back.
-        self._executor.unsafe_compute_mask_ptr_with_draft_token(
-            [(grammar.matcher, rows.start, drafts) for grammar, rows, drafts in confined],
-            masks.ctypes.data,
-            masks.strides[0],
-            num_rows,
-        )
+        # All matchers at once, each through its drafts and back; the library has another call for those without.
+        drafted = [(grammar.matcher, rows.start, drafts) for grammar, rows, drafts in confined if drafts]
+        undrafted = [(grammar.matcher, rows.start) for grammar, rows, drafts in confined if not drafts]
+        where = masks.ctypes.data, masks.strides[0], num_rows
+        if drafted:
+            self._executor.unsafe_compute_mask_ptr_with_draft_token(drafted, *where)
+        if undrafted:
+            self._executor.unsafe_compute_mask_ptr(undrafted, *where)
         for grammar, rows, _ in confined:
             _finish(masks[rows], grammar)
         return masks

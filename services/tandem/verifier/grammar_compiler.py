@@ -54,7 +54,7 @@ class GrammarCompiler:
             if len(self._compiled) > MAX_COMPILED:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(output_format)
-        return Grammar(matcher.deep_copy(), self._vocabulary, stop_token_ids)
+        return Grammar(matcher, self._vocabulary, stop_token_ids)
 
     async def _check(self, output_format: OutputFormat) -> None:
         try:
