@@ -17,8 +17,8 @@ from tests.engines import mtp_drafts, new_sequence, running
 from tests.grammars import DEMO_END_TOKENS, PERSON, demo_vocabulary, grammar, json_schema, lark, regex
 from tests.unit.engine.hostile import ScriptedDrafter, random_tokens
 
-NUM_PROMPTS = 3
-MAX_TOKENS = 48
+NUM_PROMPTS = 2
+MAX_TOKENS = 40
 DIGITS_AND_WORDS = r"[0-9]{2,4}( [a-z]+){2,5}\."
 SUM = 'start: number ("+" number)+\nnumber: /[0-9]{1,3}/\n'
 FORMATS = {"schema": json_schema(PERSON), "regex": regex(DIGITS_AND_WORDS), "grammar": lark(SUM), "none": None}
@@ -96,7 +96,7 @@ def test_a_complete_text_matches_its_format(confined, plain, fields):
             assert set(value["tags"]) <= {"red", "green", "blue"} and len(value["tags"]) <= 3
         else:
             assert re.fullmatch(DIGITS_AND_WORDS if name == "regex" else r"[0-9]{1,3}(\+[0-9]{1,3})+", text)
-    assert matched >= 4
+    assert matched >= 3
 
 
 @pytest.mark.parametrize("fields", FIELDS)
@@ -119,7 +119,7 @@ def test_the_text_does_not_depend_on_drafts(confined, plain, drafter_path, draft
 
 def test_preempted_sequences_go_on_where_their_grammar_was(confined, plain, drafter_path):
     target = confined.target
-    with running(target, mtp_drafts(target, drafter_path), kv_tokens=384) as under_test:
+    with running(target, mtp_drafts(target, drafter_path), kv_tokens=192) as under_test:
         texts = under_test.generate(confined.sequences(4, "sampled"))
     assert under_test.metrics.value(names.PREEMPTIONS) > 0
     assert texts == plain["sampled"][0]
@@ -186,26 +186,16 @@ def test_a_grammar_that_gives_up_ends_its_own_request_only(confined, plain, draf
     assert texts[1:] == expected[1:]
 
 
-def test_drafts_are_cut_where_the_grammar_forbids_them(confined):
-    """Of drafts that could never follow, not one is verified; of possible ones the first five."""
-    tokenizer, target = confined.tokenizer, confined.target
-    digit, letter = tokenizer.encode("7").ids[-1], tokenizer.encode("x").ids[-1]
+@pytest.mark.parametrize(("text", "num_judged"), [("xxxxxxx", 0), ("77777xx", 5)])
+def test_drafts_are_cut_where_the_grammar_forbids_them(confined, text, num_judged):
+    drafts = [confined.tokenizer.encode(letter, add_special_tokens=False).ids[0] for letter in text]
     sequence = new_sequence(
         0, confined.prompts[0], k=7, max_tokens=12, grammar=grammar(regex("[0-9]{20}"), confined.vocabulary)
     )
-    answers = {"letters": [letter] * 7, "digits": [digit] * 5 + [letter] * 2}
-    judged = {}
-    for name, drafts in answers.items():
-        with running(
-            target, lambda inputs: ScriptedDrafter(lambda slots, k: [drafts[:k] for _ in slots])
-        ) as under_test:
-            under_test.generate([sequence])
-        judged[name] = [output.num_draft_tokens for output in under_test.outputs[0][1:]]
-        sequence = new_sequence(
-            0, confined.prompts[0], k=7, max_tokens=12, grammar=grammar(regex("[0-9]{20}"), confined.vocabulary)
-        )
-    assert set(judged["letters"]) == {0}
-    assert judged["digits"][0] == 5
+    drafter = ScriptedDrafter(lambda slots, k: [drafts[:k] for _ in slots])
+    with running(confined.target, lambda inputs: drafter) as under_test:
+        under_test.generate([sequence])
+    assert under_test.outputs[0][1].num_draft_tokens == num_judged
 
 
 def test_logprobs_are_those_before_the_mask(confined):

@@ -1,5 +1,6 @@
 """A compiled output format, and how far into it a sequence's output has come."""
 
+import json
 import logging
 from collections.abc import Collection, Sequence
 
@@ -23,6 +24,10 @@ LIMITS = LLParserLimits(
 # A model that is made to write JSON may fill its output with white space: more than this indents nothing.
 JSON_WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 
+# By default, where only one text can follow, the library allows none but the tokens that the tokenizer makes of it, and
+# those of a "<turn|>" are one special token. Every token is allowed here whose bytes fit.
+NO_FORCING = '%llguidance {"no_forcing": true}'
+
 
 def library_grammar(output_format: OutputFormat) -> str:
     """The format as the grammar library wants it.
@@ -30,15 +35,19 @@ def library_grammar(output_format: OutputFormat) -> str:
     Raises:
         ValueError: a JSON Schema that is no JSON.
     """
+    text = output_format.text
     match output_format.kind:
         case FormatKind.JSON_SCHEMA:
-            return LLMatcher.grammar_from_json_schema(
-                output_format.text, defaults={"whitespace_pattern": JSON_WHITE_SPACE}
+            made = json.loads(
+                LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": JSON_WHITE_SPACE})
             )
+            value = {"name": "value", "json_schema": made["grammars"][0]["json_schema"]}
+            return json.dumps({"grammars": [{"lark_grammar": f"start: @value\n{NO_FORCING}"}, value]})
         case FormatKind.REGEX:
-            return LLMatcher.grammar_from_regex(output_format.text)
+            grammar: str = json.loads(LLMatcher.grammar_from_regex(text))["grammars"][0]["lark_grammar"]
+            return f"{grammar}\n{NO_FORCING}"
         case FormatKind.GRAMMAR:
-            return LLMatcher.grammar_from_lark(output_format.text)
+            return f"{text}\n{NO_FORCING}"  # last, so that lines keep their numbers
 
 
 def compile_grammar(output_format: OutputFormat, vocabulary: Vocabulary) -> LLMatcher:

@@ -72,7 +72,7 @@ def _refuse_constant(name: str) -> None:
 def _library_error(output_format: OutputFormat) -> str:
     try:
         grammar = library_grammar(output_format)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return str(error)
     is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar, None, limits=LIMITS)
     if is_error:
