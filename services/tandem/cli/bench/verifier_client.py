@@ -21,6 +21,7 @@ class Ask:
     temperature: float = 0.0  # above 0, top-k and top-p are the checkpoint's own
     seed: int = 0
     ignore_eos: bool = True
+    output_format: types_pb2.OutputFormat | None = None
 
 
 class VerifierClient:
@@ -43,6 +44,7 @@ class VerifierClient:
             max_tokens=ask.max_tokens,
             ignore_eos=ask.ignore_eos,
             num_speculative_tokens=ask.num_speculative_tokens,
+            output_format=ask.output_format,
             cache_salt=f"bench {next(self._numbers)}",
         )
         token_ids: list[int] = []
