@@ -91,7 +91,7 @@ class Grammar:
             logger.error("a grammar ends its sequence: %s", self.matcher.get_error())
             return False
         self._accepted.append(token_id)
-        self._is_complete = self.matcher.is_stopped() or (self.matcher.is_accepting() and not self._can_go_on())
+        self._is_complete = self.matcher.is_accepting() and not self._can_go_on()
         return True
 
     def num_possible(self, token_ids: Sequence[int]) -> int:

@@ -22,7 +22,7 @@ class GrammarMasks:
         """Prepares for logits of so many tokens on `device`."""
         self._num_words = -(-vocabulary_size // BITS)
         self._executor = LLExecutor(num_threads=min(MAX_THREADS, os.cpu_count() or 1))
-        self._shifts = torch.arange(BITS, dtype=torch.int32, device=device)
+        self._bits = 1 << torch.arange(8, dtype=torch.uint8, device=device)
 
     def apply(
         self,
@@ -39,8 +39,8 @@ class GrammarMasks:
         """
         if not any(grammar for grammar, _ in sequences):
             return logits
-        masks = torch.from_numpy(self._masks(sequences, logits.shape[0])).to(logits.device)  # [R, W]
-        is_allowed = (masks.unsqueeze(-1) >> self._shifts) & 1  # [R, W, 32]
+        masks = self._masks(sequences, logits.shape[0]).view(np.uint8)  # [R, 4 W]: what goes to the device, and no more
+        is_allowed = torch.from_numpy(masks).to(logits.device).unsqueeze(-1) & self._bits  # [R, 4 W, 8]
         return logits.masked_fill(is_allowed.flatten(1)[:, : logits.shape[1]] == 0, -torch.inf)
 
     def _masks(
