@@ -62,9 +62,12 @@ async def test_the_text_matches_and_then_ends(pair, tokenizer, tmp_path):
 @pytest.mark.parametrize(("output_format", "field", "description"), BAD, ids=range(len(BAD)))
 async def test_a_bad_format_is_refused_with_its_place(pair, tmp_path, output_format, field, description):
     async with verifier(pair, tmp_path) as (_, stub):
-        started_at = time.monotonic()
-        error = await refused(stub.Generate(confined(output_format=output_format)))
-        assert time.monotonic() - started_at < 6  # two, on a machine with nothing else to do
+        for _ in range(20):
+            started_at = time.monotonic()
+            error = await refused(stub.Generate(confined(output_format=output_format)))
+            assert time.monotonic() - started_at < 6  # two, with a wide margin
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:  # as a busy machine answers: try again
+                break
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     refusal = from_rpc_error(error)
     assert refusal.field == field and description in refusal.description

@@ -12,12 +12,12 @@ from tandem.sampling.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-# The library's bounds on what one mask may cost, lowered until the worst of them is some ten milliseconds: masks are
-# made between two steps. A sequence whose grammar exceeds them ends as a fault.
+# The library's bounds on what a mask may cost, lowered until the worst is some ten milliseconds, for masks are made
+# between two steps; and on what a sequence may keep. One whose grammar exceeds them ends as a fault.
 LIMITS = LLParserLimits(
     step_lexer_fuel=100_000,
     step_max_items=20_000,
-    max_lexer_states=50_000,
+    max_lexer_states=20_000,
     max_grammar_size=200_000,
     verbose_errors=False,
 )

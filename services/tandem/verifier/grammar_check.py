@@ -1,6 +1,6 @@
 """`python -m tandem.verifier.grammar_check KIND`: whether the format on stdin can be compiled; the answer to stdout.
 
-A process of its own, for the grammar library keeps some formats busy for hours, and a thread cannot be killed: the
+A process of its own, for some formats keep the grammar library busy for hours, and a thread cannot be killed: the
 kernel ends this process when its time or memory is used up. It then answers nothing.
 """
 
@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -19,9 +20,9 @@ from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from tandem.core.output_format import FormatKind, OutputFormat
 from tandem.sampling.grammar import LIMITS, library_grammar
 
-MAX_SECONDS = 1.0
-MAX_MEMORY_BYTES = 1 << 30
-NICENESS = 10  # those who generate come first
+MAX_CPU_SECONDS = 0.8
+MAX_MEMORY_BYTES = 64 << 20  # of the library; every running sequence has a copy of what it makes
+NICENESS = 5  # those who generate come first
 MAX_TRIALS = 200  # of subschemas, to say which one is wrong
 MAX_CHARACTERS = 300
 NUM_BYTES = 256
@@ -144,9 +145,11 @@ def _subschemas(schema: Any) -> Iterator[tuple[str, Any]]:
 def _bound() -> None:
     """From now on the kernel ends this process when it takes too much."""
     os.nice(NICENESS)
+    num_pages = int(Path("/proc/self/statm").read_text().split()[0])
+    max_bytes = num_pages * resource.getpagesize() + MAX_MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)  # SIGALRM ends whoever has not asked for it
+    signal.setitimer(signal.ITIMER_PROF, MAX_CPU_SECONDS)  # its signal ends whoever has not asked for it
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from tandem.sampling.grammar import Grammar, compile_grammar
 from tandem.sampling.vocabulary import Vocabulary
 
 # Together below the two seconds in which every format is answered.
-MAX_WAIT_SECONDS = 0.5
-MAX_CHECK_SECONDS = 1.3  # the process allows itself less
+MAX_WAIT_SECONDS = 0.4
+MAX_CHECK_SECONDS = 1.5  # the process allows itself less of the processor's time
 MAX_PROCESSES = 2
 MAX_COMPILED = 64
 
@@ -38,7 +38,7 @@ class GrammarCompiler:
 
         Raises:
             InvalidRequest: the format cannot be compiled, within limits of time and memory.
-            QueueFull: as many formats are being checked as may be.
+            QueueFull: the machine is too busy to find out in time.
         """
         if self._vocabulary is None:
             raise InvalidRequest(
@@ -74,7 +74,11 @@ class GrammarCompiler:
 
 
 async def _ask_process(output_format: OutputFormat) -> bytes:
-    """What the check of a format answers; nothing if it did not come to an answer."""
+    """What the check of a format answers; nothing if its limits ended it.
+
+    Raises:
+        QueueFull: it came neither to an answer nor to its limits.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "tandem.verifier.grammar_check", output_format.kind.value),
         stdin=asyncio.subprocess.PIPE,
@@ -85,7 +89,7 @@ async def _ask_process(output_format: OutputFormat) -> bytes:
         async with asyncio.timeout(MAX_CHECK_SECONDS):
             answer, _ = await process.communicate(output_format.text.encode())
     except TimeoutError:
-        return b""
+        raise QueueFull("the machine is too busy to check an output format") from None
     finally:
         if process.returncode is None:
             process.kill()
