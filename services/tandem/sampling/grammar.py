@@ -29,14 +29,13 @@ JSON_WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 NO_FORCING = '%llguidance {"no_forcing": true}'
 
 
-def library_grammar(output_format: OutputFormat) -> str:
-    """The format as the grammar library wants it.
+def library_grammar(kind: FormatKind, text: str) -> str:
+    """A format as the grammar library wants it.
 
     Raises:
         ValueError: a JSON Schema that is no JSON.
     """
-    text = output_format.text
-    match output_format.kind:
+    match kind:
         case FormatKind.JSON_SCHEMA:
             made = json.loads(
                 LLMatcher.grammar_from_json_schema(text, defaults={"whitespace_pattern": JSON_WHITE_SPACE})
@@ -56,7 +55,8 @@ def compile_grammar(output_format: OutputFormat, vocabulary: Vocabulary) -> LLMa
     Only for formats that have been checked in a process of their own: some take the library forever. An error is the
     matcher's state.
     """
-    return LLMatcher(vocabulary.library, library_grammar(output_format), log_level=0, limits=LIMITS)
+    grammar = library_grammar(output_format.kind, output_format.text)
+    return LLMatcher(vocabulary.library, grammar, log_level=0, limits=LIMITS)
 
 
 class Grammar:

@@ -10,6 +10,7 @@ import re
 import resource
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from tandem.sampling.grammar import LIMITS, library_grammar
 MAX_CPU_SECONDS = 0.8
 MAX_MEMORY_BYTES = 64 << 20  # of the library; every running sequence has a copy of what it makes
 NICENESS = 5  # those who generate come first
-MAX_TRIALS = 200  # of subschemas, to say which one is wrong
+MAX_SEARCH_SECONDS = 0.3  # of that, for the subschema that is wrong
 MAX_CHARACTERS = 300
 NUM_BYTES = 256
 
@@ -58,7 +59,7 @@ def find_error(output_format: OutputFormat) -> str:
             return f"not JSON: {error}"
         if not isinstance(schema, dict):
             return "must be a JSON object"
-    message = _library_error(output_format)
+    message = _library_error(output_format.kind, output_format.text)
     if not message:
         return ""
     if output_format.kind is FormatKind.JSON_SCHEMA:
@@ -70,9 +71,9 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON value")
 
 
-def _library_error(output_format: OutputFormat) -> str:
+def _library_error(kind: FormatKind, text: str) -> str:
     try:
-        grammar = library_grammar(output_format)
+        grammar = library_grammar(kind, text)
     except (ValueError, RecursionError) as error:
         return str(error)
     is_error, messages = LLMatcher.validate_grammar_with_warnings(grammar, None, limits=LIMITS)
@@ -114,16 +115,16 @@ def _one_line(message: str) -> str:
 
 def _path(schema: Any, message: str) -> str:
     """The JSON path of the smallest subschema that the library refuses with the same words."""
-    path, trials, found = "$", 0, True
+    path, found = "$", True
+    ends_at = time.process_time() + MAX_SEARCH_SECONDS
     definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     while found:
         found = False
         for step, subschema in _subschemas(schema):
-            trials += 1
-            if trials > MAX_TRIALS:
+            if time.process_time() > ends_at:
                 return path
             alone = {**definitions, **subschema} if isinstance(subschema, dict) else subschema
-            if _library_error(OutputFormat(FormatKind.JSON_SCHEMA, json.dumps(alone))) == message:
+            if _library_error(FormatKind.JSON_SCHEMA, json.dumps(alone)) == message:
                 path, schema, found = path + step, subschema, True
                 break
     return path

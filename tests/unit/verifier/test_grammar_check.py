@@ -68,6 +68,14 @@ def test_a_bad_format_is_told_with_its_place(output_format, error):
     assert "\n" not in found
 
 
+def test_the_place_is_found_in_a_schema_that_grows_when_it_is_taken_apart():
+    definitions = {f"d{i}": {"enum": ["é" * 100]} for i in range(250)}
+    schema = {"$defs": definitions | {"wrong": {"type": "x"}}, "$ref": "#/$defs/wrong"}
+    text = json.dumps(schema, ensure_ascii=False)
+    assert len(text.encode()) < 65536 < len(json.dumps(schema))
+    assert find_error(OutputFormat(FormatKind.JSON_SCHEMA, text)).startswith("Invalid type: x (at $")
+
+
 def test_text_that_is_no_json_is_told_with_line_and_column():
     assert "line 2 column 9" in find_error(OutputFormat(FormatKind.JSON_SCHEMA, '{\n"type": object}'))
     assert "NaN" in find_error(OutputFormat(FormatKind.JSON_SCHEMA, '{"const": NaN}'))
