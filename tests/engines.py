@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tandem.core.draft_position import AT_P
-from tandem.core.sampling_params import OutputParams, SamplingParams, StoppingParams
+from tandem.core.sampling_params import SamplingParams, StoppingParams
 from tandem.core.sequence import Sequence
 from tandem.engine.assembly import drafter_kv, make_engine, make_storage
 from tandem.engine.draft_source import DrafterInfo, Wanted
@@ -32,12 +32,11 @@ LIMITS = EngineLimits(
 
 
 def new_sequence(sequence_id, prompt, max_tokens=16, k=4, seed=0, temperature=0.0, **kwargs) -> Sequence:
-    """A sequence; `kwargs` are `SamplingParams` fields, or `stopping`, `output`, `deadline`, `cache_salt`."""
+    """A sequence; `kwargs` are fields of `SamplingParams`, or of `Sequence` itself."""
+    own = {name: kwargs.pop(name) for name in ("output", "deadline", "cache_salt", "grammar") if name in kwargs}
     stopping = kwargs.pop("stopping", StoppingParams(max_tokens))
-    output, deadline = kwargs.pop("output", OutputParams()), kwargs.pop("deadline", None)
-    cache_salt = kwargs.pop("cache_salt", "")
     sampling = SamplingParams(temperature=temperature, seed=seed, **kwargs)
-    return Sequence(sequence_id, tuple(prompt), sampling, stopping, output, k, deadline, cache_salt)
+    return Sequence(sequence_id, tuple(prompt), sampling, stopping, num_speculative_tokens=k, **own)
 
 
 def wanted(slots, num_tokens, token_ids=(2,)) -> list[Wanted]:

@@ -72,6 +72,7 @@ async def test_what_the_verifier_is_asked(client, fake, tokenizer):
         output={"top_logprobs": 0, "prompt_logprobs": True},
         speculation={"num_speculative_tokens": 0},
         cache_salt="tenant",
+        output_format={"regex": "a+"},
     )
     await stream(client, given)
     await stream(client, spec())
@@ -85,6 +86,7 @@ async def test_what_the_verifier_is_asked(client, fake, tokenizer):
     assert empty.max_tokens == 8192, "this gateway's limit"
     assert not empty.HasField("top_logprobs") and not empty.HasField("num_speculative_tokens")
     assert empty.sampling == types_pb2.SamplingOptions()
+    assert full.output_format.regex == "a+" and not empty.HasField("output_format")
 
 
 async def test_the_three_kinds_of_prompt(client, fake, tokenizer):

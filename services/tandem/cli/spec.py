@@ -1,6 +1,7 @@
 """From command-line options to the request's `GenerationSpec`."""
 
 import argparse
+from pathlib import Path
 
 from tandem.cli.generation_config import GenerationConfig
 from tandem.cli.parser import Parser
@@ -29,7 +30,8 @@ def make_spec(config: GenerationConfig, lists: argparse.Namespace) -> types_pb2.
     """Everything of a request but its prompt.
 
     Raises:
-        ConfigError: a number that no message can carry. All other bounds are the server's to know.
+        ConfigError: a number that no message can carry, or a file that cannot be read. All other bounds are the
+            server's to know.
     """
     try:
         return types_pb2.GenerationSpec(
@@ -55,9 +57,30 @@ def make_spec(config: GenerationConfig, lists: argparse.Namespace) -> types_pb2.
                 include_stop=config.include_stop,
             ),
             speculation=types_pb2.SpeculationOptions(num_speculative_tokens=config.num_speculative_tokens),
+            output_format=_output_format(config),
         )
     except ValueError as error:
         raise ConfigError(f"a number is out of range: {error}") from None
+
+
+def _output_format(config: GenerationConfig) -> types_pb2.OutputFormat | None:
+    given = [name for name in ("json_schema", "regex", "grammar") if getattr(config, name)]
+    if len(given) > 1:
+        raise ConfigError("--json-schema, --regex and --grammar exclude each other")
+    if config.json_schema:
+        return types_pb2.OutputFormat(json_schema=_read(config.json_schema, "--json-schema"))
+    if config.grammar:
+        return types_pb2.OutputFormat(grammar=_read(config.grammar, "--grammar"))
+    return types_pb2.OutputFormat(regex=config.regex) if config.regex else None
+
+
+def _read(path: str, option: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{option} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{option} {path}: not UTF-8 text") from None
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -1,15 +1,17 @@
 """One request's tokens and how far they have come."""
 
 import enum
+from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from tandem.core.sampling_params import OutputParams, SamplingParams, StoppingParams
+from tandem.core.token_grammar import TokenGrammar
 
 
 class FinishReason(enum.Enum):
     """Why a sequence ended."""
 
-    STOP = "stop"  # a stop token, or in the gateway a stop string
+    STOP = "stop"  # a stop token, a grammar's end, or in the gateway a stop string
     LENGTH = "length"  # max_tokens or the context length
     CANCELLED = "cancelled"  # the caller went away
     DEADLINE = "deadline"  # the caller's deadline passed
@@ -52,6 +54,7 @@ class Sequence:
     num_speculative_tokens: int = 0  # drafts wanted a round, at most the server's K
     deadline: float | None = None  # on the monotonic clock, seconds
     cache_salt: str = ""  # shares KV only with sequences of the same salt
+    grammar: TokenGrammar | None = None  # has accepted the output tokens so far
 
     committed: list[int] = field(init=False)
     num_computed_tokens: int = field(init=False, default=0)
@@ -99,19 +102,31 @@ class Sequence:
     def commit(self, token_ids: list[int]) -> list[int]:
         """Appends verified tokens up to the first that ends the sequence; returns those kept.
 
-        A draft may run past the end: what follows a stop token, or exceeds `max_tokens`, was never asked for.
+        A draft may run past the end: what follows a stop token or the end of the grammar, or exceeds `max_tokens`, was
+        never asked for. A token that the grammar forbids, though no such one should be chosen, ends the sequence as a
+        fault.
         """
         kept: list[int] = []
         for token_id in token_ids:
+            is_stop = token_id in self.stopping.stop_token_ids and self.num_output_tokens >= self.stopping.min_tokens
+            if self.grammar and not is_stop and not self.grammar.accept(token_id):
+                self.finish_reason = FinishReason.FAULT
+                break
             kept.append(token_id)
             self.committed.append(token_id)
-            if token_id in self.stopping.stop_token_ids and self.num_output_tokens > self.stopping.min_tokens:
+            if is_stop:
                 self.finish_reason, self.stop_token_id = FinishReason.STOP, token_id
+            elif self.grammar and self.grammar.is_complete:
+                self.finish_reason = FinishReason.STOP
             elif self.num_tokens_left == 0:
                 self.finish_reason = FinishReason.LENGTH
             if self.finish_reason:
                 break
         return kept
+
+    def possible_drafts(self, draft_token_ids: Tokens[int]) -> Tokens[int]:
+        """The drafts up to the first that its grammar forbids."""
+        return draft_token_ids[: self.grammar.num_possible(draft_token_ids)] if self.grammar else draft_token_ids
 
     def restart(self) -> None:
         """Forgets all KV after a preemption; the committed tokens will be computed again."""

@@ -16,6 +16,7 @@ from tandem.exchange.draft_inputs import DraftInputs
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.target import Gemma4Target
+from tandem.sampling.grammar_masks import GrammarMasks
 from tandem.sampling.judge import judge
 from tandem.sampling.logprobs import Logprobs, logprobs
 from tandem.sampling.penalties import LogitAdjustments
@@ -51,6 +52,7 @@ class ModelRunner:
         self._kv = kv
         self._inputs = inputs
         self._device = target.embed_tokens.device
+        self._grammar_masks = GrammarMasks(self.vocabulary_size, self._device)
         self._slots: dict[int, _SlotState] = {}
 
     def enter(self, sequence: Sequence, slot: int) -> None:
@@ -89,7 +91,9 @@ class ModelRunner:
             for offset in range(len(step[index].draft_token_ids) + 1)
         ]
         logits = self._target.compute_logits(hidden[self._tensor(rows)])  # [R, V]
-        token_ids = sample(self._adjust(verified, logits), self._sampling_rows(verified))  # [R]
+        token_ids = sample(
+            self._confine(verified, self._adjust(verified, logits)), self._sampling_rows(verified)
+        )  # [R]
         # 3) Judge: how many drafts of each equal it.
         first_chosen = _offsets([len(scheduled.draft_token_ids) + 1 for scheduled in verified])
         num_accepted = self._judge(verified, token_ids, first_chosen)  # [S]
@@ -136,6 +140,15 @@ class ModelRunner:
                 adjustment.apply(piece, self._tensor(scheduled.draft_token_ids)) if adjustment else piece
                 for scheduled, adjustment, piece in zip(verified, adjustments, pieces, strict=True)
             ]
+        )
+
+    def _confine(
+        self,
+        verified: Steps[ScheduledSequence],
+        logits: torch.Tensor,  # [R, V]
+    ) -> torch.Tensor:  # [R, V]
+        return self._grammar_masks.apply(
+            logits, [(scheduled.sequence.grammar, scheduled.draft_token_ids) for scheduled in verified]
         )
 
     def _sampling_rows(self, verified: Steps[ScheduledSequence]) -> SamplingRows:

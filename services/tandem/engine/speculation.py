@@ -161,7 +161,7 @@ class Speculation:
                 if len(token_ids) > asked.num_drafts or not self._are_known(token_ids):
                     fallback = fallback or Fallback.INVALID
                 elif len(asked.sequences[number].committed) == asked.lengths[number]:
-                    usable[number] = token_ids
+                    usable[number] = asked.sequences[number].possible_drafts(token_ids)
         if fallback:
             self._metrics.count(names.SPEC_FALLBACKS, reason=fallback.value)
         return usable

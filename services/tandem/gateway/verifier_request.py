@@ -53,4 +53,5 @@ def verifier_request(
             spec.speculation.num_speculative_tokens if spec.speculation.HasField("num_speculative_tokens") else None
         ),
         cache_salt=spec.cache_salt,
+        output_format=spec.output_format if spec.HasField("output_format") else None,
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tandem.core.errors import InvalidRequest
+from tandem.core.output_format import FormatKind, OutputFormat
 from tandem.core.sampling_params import SEED_RANGE, OutputParams, SamplingParams, StoppingParams
 from tandem.core.sequence import FinishReason, SpeculationStats
 from tandem.internal.v1 import verifier_service_pb2
@@ -41,6 +42,7 @@ class ResolvedRequest:
     output: OutputParams
     num_speculative_tokens: int
     cache_salt: str
+    output_format: OutputFormat | None = None
 
 
 def resolve_request(request: verifier_service_pb2.GenerateRequest, defaults: RequestDefaults) -> ResolvedRequest:
@@ -76,7 +78,15 @@ def resolve_request(request: verifier_service_pb2.GenerateRequest, defaults: Req
         output=output,
         num_speculative_tokens=_num_speculative_tokens(request, defaults.num_speculative_tokens),
         cache_salt=request.cache_salt,
+        output_format=_output_format(request.output_format) if request.HasField("output_format") else None,
     )
+
+
+def _output_format(message: types_pb2.OutputFormat) -> OutputFormat:
+    name = message.WhichOneof("format")
+    if name is None:
+        raise InvalidRequest("spec.output_format", "needs a json_schema, a regex or a grammar")
+    return OutputFormat(FormatKind(name), getattr(message, name))
 
 
 def _sampling(options: types_pb2.SamplingOptions, defaults: RequestDefaults) -> SamplingParams:

@@ -20,6 +20,7 @@ from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_drafter, load_target, revision
 from tandem.rpc.conversion import RequestDefaults
+from tandem.sampling.vocabulary import Vocabulary
 from tandem.v1 import model_service_pb2
 from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
 from tandem.verifier.generation_config import GenerationConfig, read_generation_config
@@ -39,6 +40,7 @@ class LoadedModel:
     storage: KvStorage
     inputs: DraftInputs
     exchange: SharedExchange | None  # None: no other process reads
+    vocabulary: Vocabulary | None  # for grammars; None: the checkpoint has no tokenizer that they could use
 
 
 def load(config: VerifierConfig) -> LoadedModel:
@@ -72,7 +74,8 @@ def load(config: VerifierConfig) -> LoadedModel:
         raise
     inputs = exchange.inputs if exchange else private_inputs(spec, drafter_kv(target, storage), target.embed_tokens)
     logger.info("KV cache: %d tokens, %.1f MB", config.kv_tokens, storage.num_bytes / 1e6)
-    return LoadedModel(model, generation, revision(folder), limits, target, storage, inputs, exchange)
+    vocabulary = _load_vocabulary(folder, model.vocab_size, generation)
+    return LoadedModel(model, generation, revision(folder), limits, target, storage, inputs, exchange, vocabulary)
 
 
 def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InProcessDrafter:
@@ -129,6 +132,14 @@ def log_progress(what: str) -> Callable[[int, int], None]:
             logger.info("loading the %s: %d%%", what, tenths * 10)
 
     return tell
+
+
+def _load_vocabulary(folder: Path, size: int, generation: GenerationConfig) -> Vocabulary | None:
+    try:
+        return Vocabulary.load(folder, size, generation.eos_token_ids)
+    except ConfigError as error:  # only requests that ask for grammars miss it
+        logger.warning("no grammars: %s", error)
+        return None
 
 
 def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:

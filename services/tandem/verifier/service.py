@@ -23,6 +23,7 @@ from tandem.verifier import model as models
 from tandem.verifier.carrier import Carrier
 from tandem.verifier.config import IN_PROCESS, VerifierConfig
 from tandem.verifier.drafter_link import DrafterLink
+from tandem.verifier.grammar_compiler import GrammarCompiler
 from tandem.verifier.memory_carrier import MemoryCarrier
 from tandem.verifier.model import LoadedModel
 from tandem.verifier.output_streams import OutputStreams
@@ -94,7 +95,10 @@ async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
             engine.start()
             try:
                 await _warm_up(engine, streams)
-                service.serve(ServedModel(models.describe(config, model), models.defaults(model), engine, drafters))
+                grammars = GrammarCompiler(model.vocabulary)
+                service.serve(
+                    ServedModel(models.describe(config, model), models.defaults(model), engine, drafters, grammars)
+                )
                 server.set_serving(True)
                 yield Verifier(server, address, metrics, [*background, _watch(engine)])
             finally:

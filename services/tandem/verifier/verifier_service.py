@@ -27,6 +27,7 @@ from tandem.rpc.conversion import (
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.v1 import model_service_pb2
+from tandem.verifier.grammar_compiler import GrammarCompiler
 from tandem.verifier.output_streams import OutputStreams
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -40,6 +41,7 @@ class ServedModel:
     defaults: RequestDefaults
     engine: Engine
     drafters: Sources[DraftSource]
+    grammars: GrammarCompiler
 
 
 class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
@@ -76,8 +78,8 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
     ) -> AsyncIterator[verifier_service_pb2.GenerateResponse]:
         """Started with the first tokens, a message a round, finished."""
         served = self._model()
-        sequence = self._sequence(request, served.defaults, context.time_remaining())
         try:
+            sequence = await self._sequence(request, served, context.time_remaining())
             async with aclosing(self._streams.generate(served.engine, sequence)) as outputs:
                 is_first = True
                 async for output in outputs:
@@ -97,10 +99,14 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
             raise Loading("the model is being loaded", retry_after_seconds=5.0)
         return self._served
 
-    def _sequence(
-        self, request: verifier_service_pb2.GenerateRequest, defaults: RequestDefaults, seconds_left: float | None
+    async def _sequence(
+        self, request: verifier_service_pb2.GenerateRequest, served: ServedModel, seconds_left: float | None
     ) -> Sequence:
-        resolved = resolve_request(request, defaults)
+        deadline = None if seconds_left is None else time.monotonic() + seconds_left
+        resolved = resolve_request(request, served.defaults)
+        grammar = None
+        if resolved.output_format:
+            grammar = await served.grammars.compile(resolved.output_format, resolved.stopping.stop_token_ids)
         return Sequence(
             sequence_id=next(self._sequence_ids),
             prompt_token_ids=resolved.prompt_token_ids,
@@ -108,8 +114,9 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
             stopping=resolved.stopping,
             output=resolved.output,
             num_speculative_tokens=resolved.num_speculative_tokens,
-            deadline=None if seconds_left is None else time.monotonic() + seconds_left,
+            deadline=deadline,
             cache_salt=resolved.cache_salt,
+            grammar=grammar,
         )
 
 

@@ -56,6 +56,25 @@ def test_every_field_of_the_request_can_be_set():
     assert dict(made.sampling.logit_bias) == {5: -1.5, 6: 2.0}
 
 
+def test_an_output_format_comes_from_a_file_or_the_line(tmp_path):
+    file = tmp_path / "format"
+    file.write_text("é: {}")
+    assert make_spec(GenerationConfig(json_schema=str(file)), lists()).output_format.json_schema == "é: {}"
+    assert make_spec(GenerationConfig(grammar=str(file)), lists()).output_format.grammar == "é: {}"
+    assert make_spec(GenerationConfig(regex="a+"), lists()).output_format.regex == "a+"
+    assert not make_spec(GenerationConfig(), lists()).HasField("output_format")
+
+
+def test_output_formats_that_are_none(tmp_path):
+    with pytest.raises(ConfigError, match="exclude each other"):
+        make_spec(GenerationConfig(regex="a", grammar="b"), lists())
+    with pytest.raises(ConfigError, match="--json-schema .*nowhere"):
+        make_spec(GenerationConfig(json_schema=str(tmp_path / "nowhere")), lists())
+    (tmp_path / "binary").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="--grammar .*UTF-8"):
+        make_spec(GenerationConfig(grammar=str(tmp_path / "binary")), lists())
+
+
 def test_numbers_that_no_message_carries():
     with pytest.raises(ConfigError, match="out of range"):
         make_spec(GenerationConfig(top_k=1 << 40), lists())

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from tandem.core.errors import InvalidRequest
+from tandem.core.output_format import MAX_OUTPUT_FORMAT_BYTES, FormatKind, OutputFormat
 from tandem.core.sequence import FinishReason, SpeculationStats
 from tandem.internal.v1.verifier_service_pb2 import GenerateRequest
 from tandem.rpc.conversion import (
@@ -168,3 +169,20 @@ def test_prompt_logprobs_fit_into_a_message_that_clients_take():
             resolve_request(GenerateRequest(prompt_token_ids=[0] * (longest + 1), **fields), defaults)
         assert caught.value.field == "spec.output.prompt_logprobs"
     resolve_request(GenerateRequest(prompt_token_ids=[0] * 200_000, top_logprobs=20), defaults)
+
+
+@pytest.mark.parametrize("kind", FormatKind)
+def test_an_output_format_is_taken_as_it_is_written(kind):
+    text = "é" * (MAX_OUTPUT_FORMAT_BYTES // 2)
+    assert resolve(output_format={kind.value: text}).output_format == OutputFormat(kind, text)
+    for bad in ("", text + "x"):
+        with pytest.raises(InvalidRequest) as caught:
+            resolve(output_format={kind.value: bad})
+        assert caught.value.field == f"spec.output_format.{kind.value}"
+
+
+def test_an_output_format_must_say_which():
+    assert resolve().output_format is None
+    with pytest.raises(InvalidRequest) as caught:
+        resolve(output_format={})
+    assert caught.value.field == "spec.output_format"

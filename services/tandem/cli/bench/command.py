@@ -24,6 +24,7 @@ from tandem.cli.bench.prompts import encode, read_texts, shorten, spread
 from tandem.cli.bench.replica import Journal
 from tandem.cli.bench.results import Results
 from tandem.cli.bench.section import Section
+from tandem.cli.bench.structured_output import measure_structured_output
 from tandem.cli.bench.table import render
 from tandem.cli.bench.throughput import count_equal_texts
 from tandem.core.errors import ConfigError, TandemError
@@ -37,6 +38,7 @@ FEATURES: dict[str, Measure] = {
     "adaptive-k": measure_adaptive_k,
     "lookup": measure_lookup,
     "centroids": measure_centroids,
+    "structured-output": measure_structured_output,
 }
 
 

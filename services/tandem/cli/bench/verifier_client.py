@@ -22,6 +22,7 @@ class Ask:
     seed: int = 0
     ignore_eos: bool = True
     cache_salt: str = ""  # empty: one that no other text has, so that nothing of it is computed yet
+    output_format: types_pb2.OutputFormat | None = None
 
 
 class VerifierClient:
@@ -45,6 +46,7 @@ class VerifierClient:
             ignore_eos=ask.ignore_eos,
             num_speculative_tokens=ask.num_speculative_tokens,
             cache_salt=ask.cache_salt or f"bench {next(self._numbers)}",
+            output_format=ask.output_format,
         )
         token_ids: list[int] = []
         arrivals: list[Arrival] = []

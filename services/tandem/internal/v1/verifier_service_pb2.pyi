@@ -37,6 +37,7 @@ class GenerateRequest(_message.Message):
     PROMPT_LOGPROBS_FIELD_NUMBER: _builtins.int
     NUM_SPECULATIVE_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FORMAT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """For logs."""
     max_tokens: _builtins.int
@@ -65,6 +66,10 @@ class GenerateRequest(_message.Message):
     def stop_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids that end the sequence besides the checkpoint's own."""
 
+    @_builtins.property
+    def output_format(self) -> _types_pb2.OutputFormat:
+        """What the text must look like."""
+
     def __init__(
         self,
         *,
@@ -79,10 +84,11 @@ class GenerateRequest(_message.Message):
         prompt_logprobs: _builtins.bool = ...,
         num_speculative_tokens: _builtins.int | None = ...,
         cache_salt: _builtins.str = ...,
+        output_format: _types_pb2.OutputFormat | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_num_speculative_tokens", b"_num_speculative_tokens", "_top_logprobs", b"_top_logprobs", "max_tokens", b"max_tokens", "num_speculative_tokens", b"num_speculative_tokens", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_num_speculative_tokens", b"_num_speculative_tokens", "_top_logprobs", b"_top_logprobs", "max_tokens", b"max_tokens", "num_speculative_tokens", b"num_speculative_tokens", "output_format", b"output_format", "sampling", b"sampling", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_num_speculative_tokens", b"_num_speculative_tokens", "_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "num_speculative_tokens", b"num_speculative_tokens", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens", "_num_speculative_tokens", b"_num_speculative_tokens", "_top_logprobs", b"_top_logprobs", "cache_salt", b"cache_salt", "ignore_eos", b"ignore_eos", "max_tokens", b"max_tokens", "min_tokens", b"min_tokens", "num_speculative_tokens", b"num_speculative_tokens", "output_format", b"output_format", "prompt_logprobs", b"prompt_logprobs", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "sampling", b"sampling", "stop_token_ids", b"stop_token_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
