@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 
 import grpc
@@ -93,26 +94,26 @@ async def test_a_checked_format_is_not_checked_again(pair, tmp_path, monkeypatch
     request = confined(output_format={"json_schema": '{"type": "boolean"}'})
     async with verifier(pair, tmp_path) as (_, stub):
         text = await tokens(stub, request)
-        monkeypatch.setattr(grammar_compiler, "_ask_process", None)
+        monkeypatch.setattr(grammar_compiler, "ask_process", None)
         assert await tokens(stub, request) == text
 
 
 async def test_too_many_at_a_time_are_sent_away(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(grammar_compiler, "MAX_WAIT_SECONDS", 0.01)
-    go_on, both_are_checked = asyncio.Event(), asyncio.Semaphore(0)
+    go_on, being_checked = threading.Event(), threading.Semaphore(0)
 
-    async def slow(output_format):
-        both_are_checked.release()
-        await go_on.wait()
+    def slow(output_format):
+        being_checked.release()
+        go_on.wait(30)
         return b'{"error": "no"}'
 
-    monkeypatch.setattr(grammar_compiler, "_ask_process", slow)
+    monkeypatch.setattr(grammar_compiler, "ask_process", slow)
     async with verifier(pair, tmp_path) as (_, stub):
         waiting = [
             asyncio.create_task(refused(stub.Generate(confined(output_format={"regex": "a" * n})))) for n in (1, 2)
         ]
-        await asyncio.wait_for(both_are_checked.acquire(), 10)
-        await asyncio.wait_for(both_are_checked.acquire(), 10)
+        for _ in waiting:
+            assert await asyncio.to_thread(being_checked.acquire, timeout=10)
         error = await refused(stub.Generate(confined(output_format={"regex": "b"})))
         assert from_rpc_error(error).reason == "QUEUE_FULL"
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

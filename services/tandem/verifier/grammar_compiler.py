@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Collection
@@ -62,10 +63,12 @@ class GrammarCompiler:
                 await self._places.acquire()
         except TimeoutError:
             raise QueueFull("too many output formats are being checked") from None
-        try:
-            answer = await _ask_process(output_format)
-        finally:
-            self._places.release()
+        # Goes on where the caller does not wait for it: the place is free when the process has ended.
+        checking = asyncio.ensure_future(asyncio.to_thread(ask_process, output_format))
+        checking.add_done_callback(lambda _: self._places.release())
+        answer = await asyncio.shield(checking)
+        if answer is None:
+            raise QueueFull("the machine is too busy to check an output format")
         if not answer:
             raise InvalidRequest(output_format.field, "takes too much time or memory to compile; make it simpler")
         error = json.loads(answer)["error"]
@@ -73,25 +76,19 @@ class GrammarCompiler:
             raise InvalidRequest(output_format.field, error)
 
 
-async def _ask_process(output_format: OutputFormat) -> bytes:
-    """What the check of a format answers; nothing if its limits ended it.
+def ask_process(output_format: OutputFormat) -> bytes | None:
+    """What the check of a format answers; nothing if its limits ended it, None if it came to neither in time.
 
-    Raises:
-        QueueFull: it came neither to an answer nor to its limits.
+    Blocks its thread: the pipes of uvloop's processes have been seen closed before anything was written to them.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "tandem.verifier.grammar_check", output_format.kind.value),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
     try:
-        async with asyncio.timeout(MAX_CHECK_SECONDS):
-            answer, _ = await process.communicate(output_format.text.encode())
-    except TimeoutError:
-        raise QueueFull("the machine is too busy to check an output format") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return answer if process.returncode == 0 else b""
+        process = subprocess.run(  # noqa: S603
+            [sys.executable, "-P", "-m", "tandem.verifier.grammar_check", output_format.kind.value],
+            input=output_format.text.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=MAX_CHECK_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return process.stdout if process.returncode == 0 else b""

@@ -1,6 +1,7 @@
 """Compiled formats are remembered, and never shared between sequences."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -8,7 +9,7 @@ from tandem.core.errors import InvalidRequest, QueueFull
 from tandem.sampling.vocabulary import Vocabulary
 from tandem.verifier import grammar_compiler
 from tandem.verifier.grammar_compiler import GrammarCompiler
-from tests.grammars import json_schema, regex
+from tests.grammars import regex
 from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 
 
@@ -34,11 +35,11 @@ async def test_two_sequences_of_one_format_do_not_see_each_other(compiler, token
 async def test_the_formats_used_last_are_remembered(compiler, monkeypatch):
     checked = []
 
-    async def ask(output_format):
+    def ask(output_format):
         checked.append(output_format.text)
         return b'{"error": ""}'
 
-    monkeypatch.setattr(grammar_compiler, "_ask_process", ask)
+    monkeypatch.setattr(grammar_compiler, "ask_process", ask)
     monkeypatch.setattr(grammar_compiler, "MAX_COMPILED", 2)
     for text in ("a", "b", "a", "c", "a", "b"):
         await compiler.compile(regex(text), {1})
@@ -51,22 +52,30 @@ async def test_a_refused_format_is_not_remembered(compiler):
             await compiler.compile(regex("(a"), {1})
 
 
-async def test_a_check_ends_with_whoever_waited_for_it(compiler, monkeypatch):
-    """A caller that goes away, and a machine that is too busy, leave no process behind."""
-    started, spawn = [], asyncio.create_subprocess_exec
-
-    async def watched(*arguments, **options):
-        started.append(await spawn(*arguments, **options))
-        return started[-1]
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", watched)
-    task = asyncio.create_task(compiler.compile(json_schema({"type": "string"}), {1}))
-    while not started:
-        await asyncio.sleep(0.001)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+async def test_a_busy_machine_says_so_and_keeps_no_process(compiler, monkeypatch):
     monkeypatch.setattr(grammar_compiler, "MAX_CHECK_SECONDS", 0.001)
-    with pytest.raises(QueueFull, match="busy"):
-        await compiler.compile(json_schema({"type": "string"}), {1})
-    assert len(started) == 2 and all(process.returncode is not None for process in started)
+    for number in range(grammar_compiler.MAX_PROCESSES + 1):
+        with pytest.raises(QueueFull, match="busy"):
+            await compiler.compile(regex("a" * (number + 1)), {1})
+
+
+async def test_a_caller_that_goes_away_gives_its_place_back_when_the_check_is_over(compiler, monkeypatch):
+    go_on, being_checked = threading.Event(), threading.Semaphore(0)
+
+    def slow(output_format):
+        being_checked.release()
+        assert go_on.wait(30)
+        return b'{"error": ""}'
+
+    monkeypatch.setattr(grammar_compiler, "ask_process", slow)
+    monkeypatch.setattr(grammar_compiler, "MAX_WAIT_SECONDS", 0.01)
+    tasks = [asyncio.create_task(compiler.compile(regex(text), {1})) for text in "ab"]
+    for task in tasks:
+        assert await asyncio.to_thread(being_checked.acquire, timeout=10)
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    with pytest.raises(QueueFull):
+        await compiler.compile(regex("c"), {1})
+    go_on.set()
+    monkeypatch.setattr(grammar_compiler, "MAX_WAIT_SECONDS", 10)
+    assert await compiler.compile(regex("c"), {1})
