@@ -15,7 +15,7 @@ from tandem.engine.round_cost import Durations
 
 DRAFTER_MEMORY = 200.0  # rounds, of all its sequences
 SEQUENCE_MEMORY = 30.0
-DRAFTER_WEIGHT = 6.0  # of a drafter's average against a sequence's own rounds
+DRAFTER_WEIGHT = 10.0  # of a drafter's average against a sequence's own rounds
 FIRST_STEP = (10e-3, 0.0, 0.0)  # seconds, of any step: rows cost nothing until they were measured
 FIRST_DRAFTING = (0.0, 1e-3, 0.0)  # seconds, of each draft
 NUM_TRIALS = 2  # rounds in which every drafter drafts for a new sequence, whoever is believed to be better

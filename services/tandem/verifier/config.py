@@ -40,7 +40,7 @@ class VerifierConfig:
     device: str = option("cpu", help="device of the target", choices=["cpu", "cuda"])
     threads: int = option(0, help="threads of torch on the CPU; 0: one a core but one")
     num_speculative_tokens: int = option(4, help="most draft tokens a round (K)")
-    adaptive_k: bool = option(True, help="drafts only as much as pays, at most K; false: always K")
+    adaptive_k: bool = option(False, help="drafts only as much as pays, at most K; false: always K")
     draft_timeout_ms: float = option(200.0, help="longest wait for a round's drafts")
     max_context: int = option(0, help="most tokens of prompt and output together; 0: as the checkpoint says")
     max_sequences: int = option(32, help="sequences that run at a time")
