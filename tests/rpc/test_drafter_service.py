@@ -25,7 +25,8 @@ from tandem.drafter.v1 import drafter_service_pb2_grpc as pb_grpc
 from tandem.engine.draft_source import Drafts
 from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.exchange.shared_exchange import SharedExchange
-from tandem.models.gemma4.weights import load_drafter, revision
+from tandem.models.gemma4.weights import load_drafter
+from tandem.models.weight_files import revision
 from tandem.rpc.channel import open_channel
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link

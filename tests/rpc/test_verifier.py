@@ -13,13 +13,13 @@ from tandem.core.errors import CheckpointError, ConfigError
 from tandem.engine.model_runner import ModelRunner
 from tandem.internal.v1 import verifier_service_pb2 as pb
 from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
+from tandem.models.generation_config import read_generation_config
 from tandem.rpc.channel import open_channel
 from tandem.rpc.errors import from_rpc_error
 from tandem.telemetry import metrics as names
 from tandem.v1 import types_pb2
 from tandem.verifier import model as models
 from tandem.verifier.config import VerifierConfig
-from tandem.verifier.generation_config import read_generation_config
 from tandem.verifier.service import open_verifier
 from tests.checkpoints import make_tiny_pair
 

@@ -1,19 +1,15 @@
 """The drafter's process."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from tandem.core.config import describe
 from tandem.drafter.config import DrafterConfig
 from tandem.drafter.device import Device
 from tandem.drafter.drafter_service import DrafterService
 from tandem.drafter.v1 import drafter_service_pb2, drafter_service_pb2_grpc
-from tandem.engine.draft_source import DrafterInfo
-from tandem.models.gemma4.weights import revision
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 
@@ -52,9 +48,7 @@ async def open_drafter(config: DrafterConfig) -> AsyncIterator[Drafter]:
     """
     device = Device(config)
     try:
-        await device.load()
-        name, digest = Path(config.draft_model).name, await asyncio.to_thread(revision, config.draft_model)
-        service = DrafterService(device, DrafterInfo(name, config.num_speculative_tokens, digest))
+        service = DrafterService(device, await device.load())
         server = RpcServer(limits=ServerLimits(max_message_bytes=MAX_MESSAGE_BYTES))
         server.add(drafter_service_pb2_grpc.add_DrafterServiceServicer_to_server, service, DRAFTER_SERVICE)
         server.when_stopping(service.stop)

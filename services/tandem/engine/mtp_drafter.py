@@ -39,17 +39,19 @@ class _Slot:
 class MtpDrafter:
     """Proposes tokens for slots of one `DraftInputs`; keeps nothing between rounds."""
 
-    def __init__(self, network: Gemma4MtpDrafter, inputs: DraftInputs) -> None:
+    def __init__(self, network: Gemma4MtpDrafter, inputs: DraftInputs, suppress_token_ids: Sequence[int] = ()) -> None:
         """Takes the network, which from now on looks tokens up in the inputs' embedding table.
 
         Args:
             network: of the shape that the inputs have.
             inputs: where the verifier writes.
+            suppress_token_ids: never drafted.
         """
         network.bind(inputs.embedding)
         self._network = network
         self._inputs = inputs
         self._device = inputs.embedding.device
+        self._suppressed = self._tensor([i for i in suppress_token_ids if i < inputs.spec.vocabulary_size])
         self._num_blocks = {layer.group: layer.num_blocks for layer in inputs.spec.layers}
 
     @torch.inference_mode()
@@ -78,7 +80,7 @@ class MtpDrafter:
             logits, hidden = network.forward(token_ids, hidden, metadata, inputs.kv)
             if not sampling.is_all_greedy:
                 sampling = sampling.at(metadata.positions + step)
-            token_ids = sample(logits.float(), sampling)
+            token_ids = sample(logits.float().index_fill_(1, self._suppressed, -torch.inf), sampling)
             chosen.append(token_ids)
         drafts: list[list[int]] = torch.stack(chosen, 1).tolist()
         return drafts

@@ -1,9 +1,7 @@
 """Loads what a verifier serves: the target, and all that stands around it."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -16,13 +14,16 @@ from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.exchange.draft_inputs import DTYPES, DraftInputs, private_inputs
 from tandem.exchange.shared_exchange import SharedExchange
 from tandem.kv_cache.storage import KvStorage
+from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.target import Gemma4Target
-from tandem.models.gemma4.weights import load_drafter, load_target, revision
+from tandem.models.gemma4.weights import load_drafter, load_target
+from tandem.models.generation_config import GenerationConfig, read_generation_config
+from tandem.models.progress import log_progress
+from tandem.models.weight_files import revision
 from tandem.rpc.conversion import RequestDefaults
 from tandem.v1 import model_service_pb2
 from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
-from tandem.verifier.generation_config import GenerationConfig, read_generation_config
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 class LoadedModel:
     """A target with its KV cache, and where a drafter reads."""
 
+    name: str
     config: Gemma4TextConfig
     generation: GenerationConfig
     revision: str
@@ -47,10 +49,11 @@ def load(config: VerifierConfig) -> LoadedModel:
     Raises:
         ConfigError: the checkpoint, or a setting that contradicts it.
     """
-    folder = Path(config.target)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: no CUDA device is visible here")
     torch.set_num_threads(num_threads(config.threads))
+    checkpoint = open_checkpoint(config.target, Part.MODEL)
+    folder = checkpoint.folder
     model = read_target_config(folder)
     generation = read_generation_config(folder)
     limits = _limits(config, model)
@@ -63,7 +66,7 @@ def load(config: VerifierConfig) -> LoadedModel:
             DTYPES[config.dtype],
             config.device,
             embedding=exchange.inputs.embedding if exchange else None,
-            progress=log_progress("target"),
+            progress=log_progress(checkpoint.name),
         )
         storage = make_storage(target, limits, exchange.inputs.kv if exchange else None)
     except BaseException:
@@ -72,7 +75,8 @@ def load(config: VerifierConfig) -> LoadedModel:
         raise
     inputs = exchange.inputs if exchange else private_inputs(spec, drafter_kv(target, storage), target.embed_tokens)
     logger.info("KV cache: %d tokens, %.1f MB", config.kv_tokens, storage.num_bytes / 1e6)
-    return LoadedModel(model, generation, revision(folder), limits, target, storage, inputs, exchange)
+    name = config.model_name or checkpoint.name
+    return LoadedModel(name, model, generation, revision(folder), limits, target, storage, inputs, exchange)
 
 
 def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InProcessDrafter:
@@ -81,18 +85,26 @@ def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InPro
     Raises:
         ConfigError: its checkpoint, or one that does not fit the target.
     """
-    folder = Path(config.draft_model)
-    dtype = DTYPES[config.dtype]
-    network = load_drafter(folder, model.config, dtype, config.device, model.inputs.embedding, log_progress("drafter"))
-    info = DrafterInfo(folder.resolve().name, config.num_speculative_tokens, revision(folder))
-    return InProcessDrafter(MtpDrafter(network, model.inputs), info)
+    checkpoint = open_checkpoint(config.draft_model, Part.MODEL)
+    generation = read_generation_config(checkpoint.folder)
+    network = load_drafter(
+        checkpoint.folder,
+        model.config,
+        DTYPES[config.dtype],
+        config.device,
+        model.inputs.embedding,
+        log_progress(checkpoint.name),
+    )
+    k = generation.num_assistant_tokens if config.num_speculative_tokens is None else config.num_speculative_tokens
+    info = DrafterInfo(checkpoint.name, min(k, config.max_draft_tokens), revision(checkpoint.folder))
+    return InProcessDrafter(MtpDrafter(network, model.inputs, generation.suppress_token_ids), info)
 
 
 def describe(config: VerifierConfig, model: LoadedModel) -> model_service_pb2.Model:
     """The model for people and gateways, without its drafter."""
     generation = model.generation
     return model_service_pb2.Model(
-        name=config.model_name or Path(config.target).resolve().name,
+        name=model.name,
         context_length=model.limits.max_context,
         vocabulary_size=model.config.vocab_size,
         dtype=config.dtype,
@@ -115,20 +127,8 @@ def defaults(model: LoadedModel) -> RequestDefaults:
         temperature=generation.temperature,
         top_k=generation.top_k,
         top_p=generation.top_p,
+        suppress_token_ids=generation.suppress_token_ids,
     )
-
-
-def log_progress(what: str) -> Callable[[int, int], None]:
-    """Logs every tenth of a load."""
-    tenths = 0
-
-    def tell(number: int, total: int) -> None:
-        nonlocal tenths
-        if number * 10 // total > tenths:
-            tenths = number * 10 // total
-            logger.info("loading the %s: %d%%", what, tenths * 10)
-
-    return tell
 
 
 def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:
@@ -138,7 +138,7 @@ def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:
     return EngineLimits(
         max_sequences=config.max_sequences,
         max_step_tokens=config.max_step_tokens,
-        max_draft_tokens=config.num_speculative_tokens,
+        max_draft_tokens=config.max_draft_tokens,
         max_queue=config.max_queue,
         max_context=config.max_context or longest,
         kv_tokens=config.kv_tokens,
