@@ -16,7 +16,7 @@ from tandem.models.gemma4.checkpoint_files import CheckpointFiles
 from tandem.models.gemma4.config import read_drafter_config, read_target_config
 from tandem.models.gemma4.weights import check_pair, load_drafter, load_target
 from tandem.models.weight_files import revision
-from tests.checkpoints import FULL, SLIDING, make_tiny_pair
+from tests.checkpoints import FULL, SLIDING, make_tiny_pair, shard
 from tests.unit.models.paged import PagedRunner
 
 Tensors = dict[str, torch.Tensor]
@@ -37,17 +37,6 @@ def change(path: Path, edit: Callable[[Tensors], object]) -> None:
 
 def hidden(path: Path) -> torch.Tensor:
     return PagedRunner(load_target(path, torch.float32, "cpu")).step({"a": TOKEN_IDS})["a"]
-
-
-def shard(path: Path) -> None:
-    tensors = load_file(path / "model.safetensors")
-    names = sorted(tensors)
-    halves = {"model-1-of-2.safetensors": names[::2], "model-2-of-2.safetensors": names[1::2]}
-    for file, part in halves.items():
-        save_file({name: tensors[name] for name in part}, path / file)
-    weight_map = {name: file for file, part in halves.items() for name in part}
-    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    (path / "model.safetensors").unlink()
 
 
 def test_shards_equal_one_file(pair: tuple[Path, Path]) -> None:

@@ -19,7 +19,7 @@ MB = 1 << 20
 NUM_SHARDS = 4
 SLACK_BYTES = 40 * MB  # pieces under way, the libraries' own
 # A target of many layers: shards that were read must go. A drafter that is all vocabulary: no copy of a large tensor.
-TARGET = {"vocab_size": 1 << 15, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 12}
+TARGET = {"vocab_size": 1 << 15, "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 12}
 DRAFTER = {"vocab_size": 1 << 16, "hidden_size": 1024, "intermediate_size": 64, "num_hidden_layers": 4}
 LOAD = """
 import sys
