@@ -35,7 +35,9 @@ def read_generation_config(folder: Path) -> GenerationConfig:
     generation, model = _read(folder / FILE_NAME), _read(folder / "config.json")
     source = str(folder / FILE_NAME)
     eos = generation.get("eos_token_id", model.get("eos_token_id"))
-    num_assistant_tokens = generation.get("num_assistant_tokens", _NUM_ASSISTANT_TOKENS)
+    num_assistant_tokens = generation.get("num_assistant_tokens")
+    if num_assistant_tokens is None:
+        num_assistant_tokens = _NUM_ASSISTANT_TOKENS
     if not _is_count(num_assistant_tokens) or num_assistant_tokens == 0:
         raise CheckpointError(f"{source}: num_assistant_tokens must be a positive number of tokens")
     is_sampled = generation.get("do_sample", False)
