@@ -21,7 +21,8 @@ def test_all_services_find_their_files_on_the_hub(up, start_up, pinned_pair):
     _, expected, _ = up.generate(*options)
     from_hub = start_up(*pinned_pair)
     assert from_hub.generate(*options)[:2] == (0, expected)
-    code, out, _ = tandem("doctor", f"--server={from_hub.address}")
+    code, out, _ = tandem("doctor", f"--server={from_hub.address}", *pinned_pair)
+    assert code == 0 and f"ok    models         org/target@{COMMIT}: fetched from the hub when it is first" in out
     assert "org/target, float32" in out and "org/drafter, K = 4" in out
 
 
