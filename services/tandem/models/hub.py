@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
+
 from tandem.core.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -55,24 +57,25 @@ class HubCommit:
         """
         path = self.find(name)
         if path is None:
-            raise self._error(f"has no {name}")
+            where = " in the cache, and HF_HUB_OFFLINE is set" if huggingface_hub.is_offline_mode() else ""
+            raise self._error(f"has no {name}{where}")
         return path
 
     def find(self, name: str) -> Path | None:
-        """As `fetch`, but None if the commit has no such file."""
-        # Imported here: only who serves from the hub pays for it.
-        from huggingface_hub import _CACHED_NO_EXIST, errors, hf_hub_download, try_to_load_from_cache
+        """As `fetch`, but None if the commit has no such file; offline, if the cache has none."""
+        from huggingface_hub import errors  # here, for it takes its time, and most checkpoints are folders
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
-        cached = try_to_load_from_cache(self.repository, name, revision=self.commit)
+        cached = huggingface_hub.try_to_load_from_cache(self.repository, name, revision=self.commit)
         if isinstance(cached, str):
             return Path(cached)
-        if cached is _CACHED_NO_EXIST:
+        is_known_to_be_absent = cached is not None
+        if is_known_to_be_absent or huggingface_hub.is_offline_mode():
             return None
         disable_progress_bars()  # a log is no terminal
         logger.info("downloading %s of %s@%s", name, self.repository, self.commit[:12])
         try:
-            return Path(hf_hub_download(self.repository, name, revision=self.commit))
+            return Path(huggingface_hub.hf_hub_download(self.repository, name, revision=self.commit))
         except errors.RemoteEntryNotFoundError:
             return None
         except errors.GatedRepoError:
@@ -82,7 +85,7 @@ class HubCommit:
         except errors.RevisionNotFoundError:
             raise self._error("has no such commit") from None
         except errors.LocalEntryNotFoundError as error:
-            reason = str(error.__cause__ or "").partition("\n")[0] or "HF_HUB_OFFLINE is set"
+            reason = str(error.__cause__ or error).partition("\n")[0]
             raise self._error(f"{name} is not in the cache and cannot be downloaded: {reason}") from None
         except Exception as error:  # a network has many ways to fail, and so has a disk
             reason = str(error).partition("\n")[0] or type(error).__name__

@@ -1,6 +1,7 @@
 """Checkpoints by name: folders as they are, and pinned commits from a server on loopback, in processes of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -139,7 +140,11 @@ def test_shards_are_fetched_by_their_index(hub: Hub, reader: Reader, repository:
     shards = {"model-1-of-2.safetensors", "model-2-of-2.safetensors"}
     assert files(hub) == {"config.json", "model.safetensors.index.json", *shards}
     assert {name for file in shards for name in load_file(folder / file)} == set(tensors)
-    # That a file is missing is known, too.
+    num_requests = hub.num_requests
+    assert reader.open(PINNED, Part.MODEL) == folder
+    assert hub.num_requests == num_requests, "that a file is missing is known, too"
+    # A cache that somebody else filled holds nothing of what is missing.
+    shutil.rmtree(folder.parent.parent / ".no_exist")
     assert reader.open(PINNED, Part.MODEL, HF_HUB_OFFLINE="1") == folder
 
 
@@ -156,7 +161,7 @@ def test_a_token_is_found_in_the_usual_places(hub: Hub, reader: Reader, tmp_path
     [
         (f"org/other@{COMMIT}", {}, f"org/other@{COMMIT}: does not exist, or is private: set HF_TOKEN"),
         (f"org/model@{'f' * 40}", {}, "has no such commit"),
-        (PINNED, {"HF_HUB_OFFLINE": "1"}, "config.json is not in the cache and cannot be downloaded: "),
+        (PINNED, {"HF_HUB_OFFLINE": "1"}, f"{PINNED}: has no config.json in the cache, and HF_HUB_OFFLINE is set"),
     ],
 )
 def test_what_cannot_be_had_is_said_in_one_line(
