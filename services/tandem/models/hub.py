@@ -73,7 +73,7 @@ class HubCommit:
         if is_known_to_be_absent or huggingface_hub.is_offline_mode():
             return None
         disable_progress_bars()  # a log is no terminal
-        logger.info("downloading %s of %s@%s", name, self.repository, self.commit[:12])
+        logger.info("fetching %s of %s@%s", name, self.repository, self.commit[:12])
         try:
             return Path(huggingface_hub.hf_hub_download(self.repository, name, revision=self.commit))
         except errors.RemoteEntryNotFoundError:

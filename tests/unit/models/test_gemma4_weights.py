@@ -115,7 +115,7 @@ def test_the_text_decoder_of_a_multimodal_model(pair: tuple[Path, Path], caplog:
     caplog.set_level("INFO", logger="tandem")
     assert torch.equal(hidden(pair[0]), expected)
     assert [record.getMessage() for record in caplog.records] == [
-        "target: text only is served; passed over: 1 tensors of audio, 3 tensors of vision"
+        f"{pair[0]}: text only is served; passed over: 1 tensors of audio, 3 tensors of vision"
     ]
     save_file(renamed | {"model.video_tower.patch.weight": torch.ones(2)}, pair[0] / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"model\.video_tower\.patch\.weight is not expected"):

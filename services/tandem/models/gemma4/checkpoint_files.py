@@ -6,6 +6,7 @@ a piece on its way to the device, a cast for one, is never as large as the weigh
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ class CheckpointFiles:
         """The tensors of these names, file after file, in the dtype of the file.
 
         Yields:
-            A tensor's name; the first row of a piece; the piece, [rows, ...] on the CPU, which is gone with the next
-            one: copy it. A small tensor is one piece.
+            A tensor's name; the first row of a piece; the piece, [rows, ...] on the CPU. It is a view of the file, to
+            be copied: as long as it is kept, the file stays mapped. A small tensor is one piece.
         """
         by_file: dict[str, list[str]] = {}
         for name in names:
@@ -92,9 +93,6 @@ class CheckpointFiles:
 
 def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """First row and end of each piece of a tensor."""
-    row_items = 1
-    for size in shape[1:]:
-        row_items *= size
-    num_rows = max(1, PIECE_BYTES // (_WIDEST_ITEM_BYTES * max(1, row_items)))
+    num_rows = max(1, PIECE_BYTES // (_WIDEST_ITEM_BYTES * max(1, prod(shape[1:]))))
     for start in range(0, shape[0], num_rows):
         yield start, min(start + num_rows, shape[0])

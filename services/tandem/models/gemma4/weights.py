@@ -127,7 +127,7 @@ def _check(folder: Path, files: CheckpointFiles, wanted: Mapping[str, Destinatio
     passed_over = Counter(modality[1] for modality in others.values() if modality)
     if passed_over:
         counts = ", ".join(f"{count} tensors of {modality}" for modality, count in sorted(passed_over.items()))
-        logger.info("%s: text only is served; passed over: %s", folder.name, counts)
+        logger.info("%s: text only is served; passed over: %s", folder, counts)
 
 
 def _fill(files: CheckpointFiles, wanted: Mapping[str, Destination], progress: Progress | None) -> None:
