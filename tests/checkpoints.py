@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 SLIDING = "sliding_attention"
 FULL = "full_attention"
@@ -142,6 +142,18 @@ def write_checkpoint(path: Path, config: dict[str, Any], tensors: dict[str, torc
     (path / "config.json").write_text(json.dumps(config, indent=2))
     (path / "generation_config.json").write_text(json.dumps(generation, indent=2))
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+
+
+def shard(path: Path) -> None:
+    """Makes two files with an index of a checkpoint's one."""
+    tensors = load_file(path / "model.safetensors")
+    names = sorted(tensors)
+    halves = {"model-1-of-2.safetensors": names[::2], "model-2-of-2.safetensors": names[1::2]}
+    for file, part in halves.items():
+        save_file({name: tensors[name] for name in part}, path / file)
+    weight_map = {name: file for file, part in halves.items() for name in part}
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (path / "model.safetensors").unlink()
 
 
 def target_tensors(text: dict[str, Any], generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:

@@ -27,7 +27,7 @@ def drafter_socket(tmp_path_factory):
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "tandem.cli", "drafter", "--threads", "1", "--listen", address),
-            *("--target", str(DEMO_TARGET), "--draft-model", str(DEMO_DRAFTER)),
+            *("--target", str(DEMO_TARGET), "--draft-model", str(DEMO_DRAFTER), "--num-speculative-tokens", "7"),
         ]
     )
     yield address

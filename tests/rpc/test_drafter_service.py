@@ -1,6 +1,7 @@
 """The drafter's service with a real network: what it maps, whom it refuses, what it lets go of."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -27,7 +28,8 @@ from tandem.engine.draft_source import Drafts
 from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.exchange.draft_inputs import DTYPES
 from tandem.exchange.shared_exchange import SharedExchange
-from tandem.models.gemma4.weights import load_drafter, revision
+from tandem.models.gemma4.weights import load_drafter
+from tandem.models.weight_files import revision
 from tandem.rpc.channel import open_channel
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import drafter_link
@@ -291,6 +293,39 @@ async def test_only_the_attachment_there_is_can_be_drafted_for(client, generatio
         call = client.stub.Draft()
         await call.write(pb.DraftRequest(generation=generation, round=1, slots=[1], num_tokens=1))
         assert await refusal(call.read()) == (grpc.StatusCode.INVALID_ARGUMENT, "generation: is not attached")
+
+
+@pytest.mark.parametrize(
+    ("asked", "checkpoint_says", "k"), [(None, None, 4), (None, 3, 3), (6, 3, 6), (None, 1000, 64)]
+)
+async def test_how_many_it_drafts_is_asked_for_or_its_checkpoints_own(pair, config, asked, checkpoint_says, k):
+    file = pair[1] / "generation_config.json"
+    before = file.read_text()
+    if checkpoint_says:
+        file.write_text(json.dumps({"num_assistant_tokens": checkpoint_says}))
+    device = Device(replace(config, num_speculative_tokens=asked))
+    try:
+        assert (await device.load()).num_speculative_tokens == k
+    finally:
+        device.close()
+        file.write_text(before)
+
+
+async def test_what_its_checkpoint_suppresses_is_not_drafted(pair, config, exchange):
+    file = pair[1] / "generation_config.json"
+    before = file.read_text()
+    drafted = []
+    for suppressed in ([], [0]):
+        file.write_text(json.dumps({"suppress_tokens": suppressed and drafted[0]}))
+        device = Device(config)
+        await device.load()
+        exchange.renew(5)
+        await device.attach(exchange.spec, 5, str(exchange.target_path), str(exchange.drafts_path))
+        assert await device.draft(5, 1, [4], K) == [K]
+        drafted.append(exchange.read_drafts(5, 1, [4], [K])[0])
+        device.close()
+    file.write_text(before)
+    assert not set(drafted[0]) & set(drafted[1])
 
 
 async def test_a_round_that_an_attachment_overtook_is_not_drafted(config, exchange):

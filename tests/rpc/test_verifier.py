@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from contextlib import asynccontextmanager
 
 import grpc
@@ -9,7 +10,7 @@ import pytest
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tandem.core.errors import CheckpointError, ConfigError
+from tandem.core.errors import ConfigError
 from tandem.engine.model_runner import ModelRunner
 from tandem.internal.v1 import verifier_service_pb2 as pb
 from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
@@ -19,7 +20,6 @@ from tandem.telemetry import metrics as names
 from tandem.v1 import types_pb2
 from tandem.verifier import model as models
 from tandem.verifier.config import VerifierConfig
-from tandem.verifier.generation_config import read_generation_config
 from tandem.verifier.service import open_verifier
 from tests.checkpoints import make_tiny_pair
 
@@ -272,6 +272,34 @@ async def test_an_engine_fault_is_internal_and_tells_nothing(pair, tmp_path, mon
         assert len(await tokens(stub, greedy())) == 12
 
 
+async def test_the_drafters_checkpoint_says_how_many_it_drafts(pair, tmp_path):
+    settings = {"draft_model": str(shutil.copytree(pair[1], tmp_path / "drafter"))}
+    (tmp_path / "drafter" / "generation_config.json").write_text(json.dumps({"num_assistant_tokens": 6}))
+
+    async def accepted_at_most(**more):
+        async with verifier(pair, tmp_path, **settings, **more) as (_, stub):
+            model = (await stub.DescribeModel(pb.DescribeModelRequest())).model
+            rounds = [r.round for r in [r async for r in stub.Generate(greedy(max_tokens=40))] if r.HasField("round")]
+            assert max(r.num_draft_tokens for r in rounds) == model.drafter.num_speculative_tokens
+            return model.drafter.num_speculative_tokens
+
+    assert await accepted_at_most() == 6
+    assert await accepted_at_most(num_speculative_tokens=2) == 2
+    assert await accepted_at_most(max_step_tokens=5) == 4, "no more than a step has room for"
+
+
+async def test_what_the_checkpoint_suppresses_is_never_written(pair, tmp_path):
+    target = shutil.copytree(pair[0], tmp_path / "target")
+    async with verifier((target, pair[1]), tmp_path) as (_, stub):
+        free = await tokens(stub, greedy(max_tokens=30))
+    (target / "generation_config.json").write_text(json.dumps({"suppress_tokens": free[:3]}))
+    async with verifier((target, pair[1]), tmp_path) as (_, stub):
+        drafted = await tokens(stub, greedy(max_tokens=30, num_speculative_tokens=4))
+        alone = await tokens(stub, greedy(max_tokens=30, num_speculative_tokens=0))
+    assert drafted == alone and len(alone) == 30
+    assert not set(alone) & set(free[:3])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -289,15 +317,3 @@ async def test_what_it_cannot_start_with_is_said_in_one_line(pair, tmp_path, set
         ):
             pass
     assert "\n" not in str(caught.value)
-
-
-def test_generation_config_decides_on_greedy_and_falls_back_on_the_model(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 7}))
-    generation = read_generation_config(tmp_path)
-    assert (generation.eos_token_ids, generation.temperature) == (frozenset([7]), 0.0)
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "do_sample": True}))
-    generation = read_generation_config(tmp_path)
-    assert (generation.eos_token_ids, generation.temperature, generation.top_k) == (frozenset([1, 2]), 1.0, 50)
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": "</s>"}))
-    with pytest.raises(CheckpointError, match="eos_token_id"):
-        read_generation_config(tmp_path)

@@ -153,9 +153,13 @@ def _num_devices() -> int:
 def _models(target: Path, draft_model: Path | None) -> Check:
     from tandem.models.gemma4.config import read_target_config
     from tandem.models.gemma4.drafter_config import read_drafter_config
+    from tandem.models.hub import HubCommit
 
     advice = "give another --target and --draft-model"
     try:
+        for reference in filter(None, (target, draft_model)):
+            if not reference.is_dir() and HubCommit.parse(str(reference)):
+                return Check("models", Verdict.OK, f"{reference}: fetched from the hub when it is first served")
         target_config = read_target_config(target)
         drafter_config = read_drafter_config(draft_model) if draft_model else None
         if drafter_config and has_engine():

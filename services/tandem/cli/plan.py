@@ -107,22 +107,19 @@ def make_plan(
         service("gateway", gateway_config, _local(address)),
     ]
     if is_split:
-        drafter_config = load_config(
-            DrafterConfig,
-            argparse.Namespace(),
-            {
-                "draft_model": up.draft_model_in_force,
-                "target": up.target,
-                "listen": drafter_address,
-                "num_speculative_tokens": str(verifier_config.num_speculative_tokens),
-                "draft_position": verifier_config.draft_position,
-            },
-            {},  # one name would mean the verifier's threads too
-        )
+        decided = {
+            "draft_model": up.draft_model_in_force,
+            "target": up.target,
+            "listen": drafter_address,
+            "draft_position": verifier_config.draft_position,
+        }
+        if verifier_config.num_speculative_tokens is not None:
+            decided["num_speculative_tokens"] = str(verifier_config.num_speculative_tokens)
+        # Nothing of the environment: one name would mean the verifier's threads too.
+        drafter_config = load_config(DrafterConfig, argparse.Namespace(), decided, {})
         services.insert(0, service("drafter", drafter_config, drafter_address))
     if up.lookup:
-        k = verifier_config.num_speculative_tokens
-        lookup_config = LookupConfig(listen=lookup_address, num_speculative_tokens=k)
+        lookup_config = LookupConfig(listen=lookup_address, num_speculative_tokens=verifier_config.max_draft_tokens)
         services.insert(0, service("lookup-drafter", lookup_config, lookup_address))
     return Plan(tuple(services), _local(address), verifier_address, up.drafter != NO_DRAFTER or up.lookup)
 

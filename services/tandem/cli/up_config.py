@@ -18,8 +18,10 @@ class UpConfig:
         ConfigError: a target of one's own without a word on its drafter.
     """
 
-    target: str = option(str(DEMO_TARGET), help="folder of the target's checkpoint")
-    draft_model: str = option("", help="folder of the drafter's checkpoint; empty: the demo pair's, for its target")
+    target: str = option(
+        str(DEMO_TARGET), help="the target's checkpoint: a folder, or ORGANISATION/NAME@COMMIT on the hub"
+    )
+    draft_model: str = option("", help="the drafter's checkpoint, likewise; empty: the demo pair's, for its target")
     drafter: str = option(
         SPLIT,
         help=f"drafts come from a process of their own ({SPLIT}), from the verifier ({IN_PROCESS}), or not at all",
@@ -34,5 +36,5 @@ class UpConfig:
 
     @property
     def draft_model_in_force(self) -> str:
-        """Folder of the drafter's checkpoint; empty without a drafter."""
+        """The drafter's checkpoint; empty without a drafter."""
         return "" if self.drafter == NO_DRAFTER else self.draft_model or str(DEMO_DRAFTER)

@@ -33,6 +33,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, added to its logit)
+    suppress_token_ids: tuple[int, ...] = ()  # never chosen: the checkpoint's will, not the request's
 
     def __post_init__(self) -> None:
         """Refuses what no engine could serve; NaN fails every comparison below."""

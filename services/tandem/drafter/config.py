@@ -18,10 +18,12 @@ class DrafterConfig:
         ConfigError: a value that nothing could be served under.
     """
 
-    draft_model: str = option(help="folder of the drafter's checkpoint")
-    target: str = option(help="folder of the target's checkpoint; only its config.json is read, to see that both fit")
+    draft_model: str = option(help="the drafter's checkpoint: a folder, or ORGANISATION/NAME@COMMIT on the hub")
+    target: str = option(help="the target's checkpoint; only its config.json is read, to see that both fit")
     listen: str = option(default_socket("drafter"), help="unix:/PATH to serve on")
-    num_speculative_tokens: int = option(7, help="most draft tokens a round")
+    num_speculative_tokens: int | None = option(
+        None, help="most draft tokens a round; none: as many as the drafter's checkpoint says, or 4"
+    )
     draft_position: str = option(
         AT_P,
         help="position of the drafter's queries: the last token's (p) or the one before (p-1)",
@@ -34,7 +36,7 @@ class DrafterConfig:
         """Refuses what could not work."""
         if not self.listen.startswith(UNIX_PREFIX):
             raise ConfigError(f"--listen must be {UNIX_PREFIX}/PATH: the drafter shares the verifier's machine")
-        if not 1 <= self.num_speculative_tokens <= MAX_SPECULATIVE_TOKENS:
+        if self.num_speculative_tokens is not None and not 1 <= self.num_speculative_tokens <= MAX_SPECULATIVE_TOKENS:
             raise ConfigError(f"--num-speculative-tokens must be between 1 and {MAX_SPECULATIVE_TOKENS}")
         if self.threads < 0:
             raise ConfigError("--threads cannot be negative")

@@ -7,25 +7,28 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
 
 from tandem.core.errors import ConfigError, ExchangeError
-from tandem.drafter.config import DrafterConfig
+from tandem.drafter.config import MAX_SPECULATIVE_TOKENS, DrafterConfig
+from tandem.engine.draft_source import DrafterInfo
 from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.exchange.attached_exchange import AttachedExchange
 from tandem.exchange.draft_inputs import DTYPES, private_inputs
 from tandem.exchange.spec import ExchangeSpec, SharedLayer
+from tandem.models.checkpoint import Checkpoint, Part, open_checkpoint
 from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
-from tandem.models.gemma4.weights import Progress, load_drafter
+from tandem.models.gemma4.weights import load_drafter
+from tandem.models.generation_config import GenerationConfig, read_generation_config
+from tandem.models.progress import log_progress
+from tandem.models.weight_files import revision
 
 logger = logging.getLogger(__name__)
 
 FIRST_DTYPE = "float32"  # a verifier of another one makes the weights be read again, once
-PROGRESS_SECONDS = 2.0
 _WARM_UP_BLOCK = 16
 
 P = ParamSpec("P")
@@ -49,16 +52,18 @@ class Device:
         """Nothing is loaded yet."""
         self._config = config
         self._thread = ThreadPoolExecutor(1, "device")
+        self._checkpoint: Checkpoint | None = None
+        self._generation: GenerationConfig | None = None
         self._network: Gemma4MtpDrafter | None = None
         self._attachment: Attachment | None = None
 
-    async def load(self) -> None:
-        """Reads the weights and runs the network once.
+    async def load(self) -> DrafterInfo:
+        """Finds the checkpoint, reads the weights and runs the network once; returns who drafts.
 
         Raises:
             CheckpointError: there is no such drafter, or it was made for another target.
         """
-        await self._run(self._load, FIRST_DTYPE)
+        return await self._run(self._open)
 
     async def attach(self, spec: ExchangeSpec, generation: int, target_path: str, drafts_path: str) -> None:
         """Opens a verifier's exchange. If that works, the one attached before is closed.
@@ -87,17 +92,30 @@ class Device:
         assert not kwargs
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
-    def _load(self, dtype: str) -> None:
+    def _open(self) -> DrafterInfo:
         torch.set_num_threads(self._config.threads or len(os.sched_getaffinity(0)))
+        self._checkpoint = open_checkpoint(self._config.draft_model, Part.MODEL)
+        self._generation = read_generation_config(self._checkpoint.folder)
+        self._load(FIRST_DTYPE)
+        return DrafterInfo(self._checkpoint.name, self._num_speculative_tokens, revision(self._checkpoint.folder))
+
+    @property
+    def _num_speculative_tokens(self) -> int:
+        """Most draft tokens a round: as we were told, or as the checkpoint says."""
+        assert self._generation, "load comes first"
+        return self._config.num_speculative_tokens or min(self._generation.num_assistant_tokens, MAX_SPECULATIVE_TOKENS)
+
+    def _load(self, dtype: str) -> None:
+        assert self._checkpoint, "load comes first"
         started = time.monotonic()
-        path = Path(self._config.draft_model)
-        target_config = read_target_config(Path(self._config.target))
-        self._network = load_drafter(path, target_config, DTYPES[dtype], "cpu", None, log_progress(path.name))
+        name, folder = self._checkpoint.name, self._checkpoint.folder
+        target_config = read_target_config(open_checkpoint(self._config.target, Part.CONFIG).folder)
+        self._network = load_drafter(folder, target_config, DTYPES[dtype], "cpu", None, log_progress(name))
         _warm_up(self._network, dtype)
-        logger.info("%s loaded as %s in %.1f s", path.name, dtype, time.monotonic() - started)
+        logger.info("%s loaded as %s in %.1f s", name, dtype, time.monotonic() - started)
 
     def _attach(self, spec: ExchangeSpec, generation: int, target_path: str, drafts_path: str) -> None:
-        assert self._network, "load comes first"
+        assert self._network and self._generation, "load comes first"
         check_fit(spec, self._network)
         exchange = AttachedExchange(spec, generation, target_path, drafts_path)
         self._detach(None)
@@ -106,8 +124,10 @@ class Device:
         self._attachment = Attachment(
             generation=generation,
             exchange=exchange,
-            drafter=MtpDrafter(self._network, exchange.inputs, self._config.draft_position),
-            max_tokens=min(self._config.num_speculative_tokens, spec.max_draft_tokens),
+            drafter=MtpDrafter(
+                self._network, exchange.inputs, self._config.draft_position, self._generation.suppress_token_ids
+            ),
+            max_tokens=min(self._num_speculative_tokens, spec.max_draft_tokens),
         )
 
     def _draft(self, generation: int, round_number: int, slots: Sequence[int], num_tokens: int) -> list[int] | None:
@@ -146,19 +166,6 @@ def check_fit(spec: ExchangeSpec, network: Gemma4MtpDrafter) -> None:
     for name, (ours, theirs) in pairs.items():
         if ours != theirs:
             raise ExchangeError(f"{name} is {ours} in the drafter, {theirs} in the target")
-
-
-def log_progress(name: str) -> Progress:
-    """Tells about a load that takes its time."""
-    told = time.monotonic()
-
-    def progress(num_read: int, num_tensors: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= PROGRESS_SECONDS:
-            told = time.monotonic()
-            logger.info("%s: %d of %d tensors read", name, num_read, num_tensors)
-
-    return progress
 
 
 def _warm_up(network: Gemma4MtpDrafter, dtype: str) -> None:

@@ -1,18 +1,14 @@
 """The drafter's process."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from tandem.core.config import describe
 from tandem.drafter.config import DrafterConfig
 from tandem.drafter.device import Device
 from tandem.drafter.memory_drafting import MemoryDrafting
 from tandem.drafter.server import Drafter, open_server
-from tandem.engine.draft_source import DrafterInfo
-from tandem.models.gemma4.weights import revision
 from tandem.rpc.lifecycle import serve_until_stopped
 
 logger = logging.getLogger(__name__)
@@ -39,10 +35,7 @@ async def open_drafter(config: DrafterConfig) -> AsyncIterator[Drafter]:
     """
     device = Device(config)
     try:
-        await device.load()
-        name, digest = Path(config.draft_model).name, await asyncio.to_thread(revision, config.draft_model)
-        info = DrafterInfo(name, config.num_speculative_tokens, digest)
-        async with open_server(config.listen, MemoryDrafting(device), info) as drafter:
+        async with open_server(config.listen, MemoryDrafting(device), await device.load()) as drafter:
             yield drafter
     finally:
         device.close()

@@ -25,6 +25,7 @@ from tandem.attention.metadata import QueryBatch
 from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.exchange.draft_inputs import NO_BLOCK, DraftInputs
 from tandem.kv_cache.group import KvGroup
+from tandem.models.gemma4.draft_head import DraftScores
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.sampling.rows import SamplingRows
 from tandem.sampling.sampler import sample
@@ -45,19 +46,27 @@ class _Slot:
 class MtpDrafter:
     """Proposes tokens for slots of one `DraftInputs`; keeps nothing between rounds."""
 
-    def __init__(self, network: Gemma4MtpDrafter, inputs: DraftInputs, position: str = AT_P) -> None:
+    def __init__(
+        self,
+        network: Gemma4MtpDrafter,
+        inputs: DraftInputs,
+        position: str = AT_P,
+        suppress_token_ids: Sequence[int] = (),
+    ) -> None:
         """Takes the network, which from now on looks tokens up in the inputs' embedding table.
 
         Args:
             network: of the shape that the inputs have.
             inputs: where the verifier writes.
             position: of the queries, one of `DRAFT_POSITIONS`.
+            suppress_token_ids: never drafted.
         """
         network.bind(inputs.embedding)
         self._network = network
         self._inputs = inputs
         self._offset = DRAFT_POSITIONS[position]
         self._device = inputs.embedding.device
+        self._suppressed = self._tensor([i for i in suppress_token_ids if i < inputs.spec.vocabulary_size])
         self._num_blocks = {layer.group: layer.num_blocks for layer in inputs.spec.layers}
 
     @torch.inference_mode()
@@ -89,10 +98,18 @@ class MtpDrafter:
             scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv)
             if not sampling.is_all_greedy:
                 sampling = sampling.at(places + step)
-            token_ids = sample(scores.logits.float(), sampling, scores.token_ids)
+            token_ids = sample(self._suppress(scores), sampling, scores.token_ids)
             chosen.append(token_ids)
         drafts: list[list[int]] = torch.stack(chosen, 1).tolist()
         return drafts
+
+    def _suppress(self, scores: DraftScores) -> torch.Tensor:  # [B, C] float32
+        logits = scores.logits.float()
+        if not len(self._suppressed):
+            return logits
+        if scores.token_ids is None:
+            return logits.index_fill_(1, self._suppressed, -torch.inf)
+        return logits.masked_fill_(torch.isin(scores.token_ids, self._suppressed), -torch.inf)
 
     def _sampling(self, rows: torch.Tensor) -> SamplingRows:  # [N] int64
         """The slots' sampling fields, and what the batch needs at most: a vocabulary-wide search is far slower."""

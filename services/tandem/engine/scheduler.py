@@ -120,6 +120,7 @@ class Scheduler:
         """Raises AssertionError if a slot or a block is lost or held twice."""
         assert sorted([*self._free_slots, *self._slots.values()]) == list(range(self.limits.max_sequences))
         assert {sequence.sequence_id for sequence in self._running} == set(self._slots)
+        assert self._kv.holders <= set(self._slots), "who does not run holds no block"
         self._kv.check_integrity()
 
     def _plan_chunk(self, step: "_Step", sequence: Sequence, is_entering: bool = False) -> None:

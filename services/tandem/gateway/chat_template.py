@@ -73,11 +73,18 @@ class ChatTemplate:
     def load(cls, folder: Path, tokenizer: TextTokenizer, max_characters: int) -> "ChatTemplate | None":
         """Reads `chat_template.jinja`, or the template inside `tokenizer_config.json`; None when there is neither.
 
+        Of several named templates it is the one named `default`.
+
         Raises:
-            ConfigError: it is no Jinja template.
+            ConfigError: it is no Jinja template, or none of several is the default.
         """
         path = folder / "chat_template.jinja"
         source = path.read_text(encoding="utf-8") if path.is_file() else read_settings(folder).get("chat_template")
+        if isinstance(source, list):
+            named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
+            source = named.get("default")
+            if source is None:
+                raise ConfigError(f"{folder / 'tokenizer_config.json'}: no chat template is named 'default'")
         return cls(source, tokenizer, max_characters) if isinstance(source, str) else None
 
     def encode(self, conversation: types_pb2.Conversation) -> list[int]:

@@ -10,7 +10,9 @@ from tandem.rpc.addresses import default_socket
 class GatewayConfig:
     """Settings of one gateway process."""
 
-    tokenizer: str = option(help="folder of the target's checkpoint: tokenizer.json and chat template are read from it")
+    tokenizer: str = option(
+        help="the target's checkpoint, for its tokenizer and chat template: a folder, or ORGANISATION/NAME@COMMIT"
+    )
     listen: str = option("127.0.0.1:8700", help="HOST:PORT or unix:/PATH to serve on; port 0 takes a free one")
     verifier: str = option(default_socket("verifier"), help="address of the verifier: unix:/PATH or HOST:PORT")
     model_name: str = option("", help="name that clients use; empty: the verifier's")

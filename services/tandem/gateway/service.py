@@ -17,6 +17,7 @@ from tandem.gateway.model_service import ModelService
 from tandem.gateway.prompt import PromptEncoder
 from tandem.gateway.rate_limit import GENERATION_SERVICE, RateLimitInterceptor
 from tandem.gateway.verifier_link import VerifierLink
+from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.rpc.channel import open_channel
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
@@ -60,7 +61,8 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         ConfigError: the gateway cannot start with `config`.
     """
     interceptors = _interceptors(config)
-    encoder = await asyncio.to_thread(PromptEncoder.load, Path(config.tokenizer), config.max_prompt_characters)
+    checkpoint = await asyncio.to_thread(open_checkpoint, config.tokenizer, Part.TEXT)
+    encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
     async with open_channel(config.verifier) as channel:
         verifier = VerifierLink(channel, config.model_name)
         server = RpcServer(interceptors, ServerLimits(config.max_message_bytes, config.max_concurrent_streams))

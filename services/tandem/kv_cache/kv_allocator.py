@@ -106,6 +106,11 @@ class KvAllocator:
         for table in self._tables.pop(sequence_id, {}).values():
             table.release()
 
+    @property
+    def holders(self) -> set[int]:
+        """Sequences that hold blocks."""
+        return set(self._tables)
+
     def check_integrity(self) -> None:
         """Raises AssertionError if a block is lost, or one that is written to is held by two."""
         for name, pool in self._pools.items():

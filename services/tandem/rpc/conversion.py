@@ -29,6 +29,7 @@ class RequestDefaults:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    suppress_token_ids: tuple[int, ...] = ()  # never chosen, whatever a request says
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ def _sampling(options: types_pb2.SamplingOptions, defaults: RequestDefaults) -> 
         frequency_penalty=given("frequency_penalty", 0.0),
         # Sorted: the order of a protobuf map is not the sender's.
         logit_bias=tuple(sorted((token_id, shortest_decimal(bias)) for token_id, bias in options.logit_bias.items())),
+        suppress_token_ids=defaults.suppress_token_ids,
     )
 
 

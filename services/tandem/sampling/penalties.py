@@ -1,4 +1,7 @@
-"""What a request does to its logits before the filters: penalties, then bias, then the min_tokens mask."""
+"""What a request does to its logits before the filters: penalties, then bias, then the masks.
+
+Two kinds of tokens are masked: stop tokens before min_tokens, and what the checkpoint suppresses altogether.
+"""
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
@@ -89,6 +92,7 @@ class LogitAdjustments:
     biases: torch.Tensor  # [B] float32
     min_tokens: int
     stop_token_ids: torch.Tensor  # [T] int64
+    suppressed_token_ids: torch.Tensor  # [S] int64
 
     @staticmethod
     def for_sequence(
@@ -100,12 +104,13 @@ class LogitAdjustments:
             InvalidRequest: a bias for a token outside the vocabulary.
         """
         params, stopping = sequence.sampling, sequence.stopping
-        if not (params.has_penalties or params.logit_bias or stopping.min_tokens):
+        if not (params.has_penalties or params.logit_bias or stopping.min_tokens or params.suppress_token_ids):
             return None
         if any(token_id >= vocab_size for token_id, _ in params.logit_bias):
             raise InvalidRequest("spec.sampling.logit_bias", f"token ids must be below {vocab_size}")
         output_token_ids = sequence.committed[sequence.num_prompt_tokens :]
         stop_token_ids = sorted(token_id for token_id in stopping.stop_token_ids if 0 <= token_id < vocab_size)
+        suppressed = [token_id for token_id in params.suppress_token_ids if token_id < vocab_size]
         return LogitAdjustments(
             params=params,
             counts=TokenCounts(sequence.prompt_token_ids, output_token_ids, vocab_size, device),
@@ -113,6 +118,7 @@ class LogitAdjustments:
             biases=torch.tensor([bias for _, bias in params.logit_bias], dtype=torch.float32, device=device),
             min_tokens=stopping.min_tokens,
             stop_token_ids=torch.tensor(stop_token_ids, dtype=torch.int64, device=device),
+            suppressed_token_ids=torch.tensor(suppressed, dtype=torch.int64, device=device),
         )
 
     def apply(
@@ -134,7 +140,7 @@ class LogitAdjustments:
             is_too_early = (num_generated < self.min_tokens).unsqueeze(-1)
             stop_logits = adjusted[:, self.stop_token_ids].masked_fill(is_too_early, -torch.inf)
             adjusted.index_copy_(1, self.stop_token_ids, stop_logits)
-        return adjusted
+        return adjusted.index_fill_(1, self.suppressed_token_ids, -torch.inf)
 
     def _penalize_rows(self, logits: torch.Tensor, draft_token_ids: torch.Tensor) -> torch.Tensor:
         """As if no row had drafts before it, then the few tokens again that are drafts.

@@ -10,6 +10,7 @@ from tandem.rpc.addresses import UNIX_PREFIX, default_socket
 
 IN_PROCESS = "inprocess"
 NO_DRAFTER = "none"
+ROOM_FOR_DRAFTS = 16  # a round, where the drafter says how many it makes
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class VerifierConfig:
         ConfigError: values that contradict each other.
     """
 
-    target: str = option(help="folder of the target's checkpoint")
+    target: str = option(help="the target's checkpoint: a folder, or ORGANISATION/NAME@COMMIT on the hub")
     listen: str = option(default_socket("verifier"), help="unix:/PATH or HOST:PORT to serve on")
     drafter: str = option(
         default_socket("drafter"),
@@ -29,17 +30,19 @@ class VerifierConfig:
     lookup_drafter: str = option(
         "", help="socket (unix:/PATH) of a drafter that is sent tokens, such as 'tandem lookup-drafter'; empty: none"
     )
-    draft_model: str = option("", help=f"folder of the drafter's checkpoint, for --drafter {IN_PROCESS}")
+    draft_model: str = option("", help=f"the drafter's checkpoint, for --drafter {IN_PROCESS}")
     draft_position: str = option(
         AT_P,
         help=f"position of the drafter's queries with --drafter {IN_PROCESS}: the last token's (p) or the one before",
         choices=DRAFT_POSITIONS,
     )
-    model_name: str = option("", help="name of the model; empty: the name of the target's folder")
+    model_name: str = option("", help="name of the model; empty: that of the target's folder or repository")
     dtype: str = option("float32", help="number format of weights, activations and KV", choices=["float32", "bfloat16"])
     device: str = option("cpu", help="device of the target", choices=["cpu", "cuda"])
     threads: int = option(0, help="threads of torch on the CPU; 0: one a core but one")
-    num_speculative_tokens: int = option(4, help="most draft tokens a round (K)")
+    num_speculative_tokens: int | None = option(
+        None, help=f"most draft tokens a round (K); none: as many as the drafter makes, up to {ROOM_FOR_DRAFTS}"
+    )
     adaptive_k: bool = option(False, help="drafts only as much as pays, at most K; false: always K")
     draft_timeout_ms: float = option(200.0, help="longest wait for a round's drafts")
     max_context: int = option(0, help="most tokens of prompt and output together; 0: as the checkpoint says")
@@ -56,11 +59,11 @@ class VerifierConfig:
         """Refuses limits that nothing could be served under."""
         for name in ("max_sequences", "max_step_tokens", "kv_tokens", "block_size"):
             _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1")
-        for name in ("threads", "max_context", "max_queue", "num_speculative_tokens"):
+        for name in ("threads", "max_context", "max_queue"):
             _require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} cannot be negative")
-        _require(self.num_speculative_tokens <= 64, "--num-speculative-tokens must be at most 64")
+        _require(0 <= self.max_draft_tokens <= 64, "--num-speculative-tokens must be between 0 and 64")
         _require(
-            self.max_step_tokens > self.num_speculative_tokens,
+            self.max_step_tokens > self.max_draft_tokens,
             "--max-step-tokens must be above --num-speculative-tokens: a verify has one row more than drafts",
         )
         _require(
@@ -75,6 +78,13 @@ class VerifierConfig:
             (self.drafter == IN_PROCESS) == bool(self.draft_model),
             f"--draft-model goes with --drafter {IN_PROCESS}, and only with it",
         )
+
+    @property
+    def max_draft_tokens(self) -> int:
+        """Most draft tokens a round, whether we or the drafter say how many."""
+        if self.num_speculative_tokens is None:
+            return min(ROOM_FOR_DRAFTS, self.max_step_tokens - 1)
+        return self.num_speculative_tokens
 
 
 def num_threads(threads: int) -> int:

@@ -1,9 +1,7 @@
 """Loads what a verifier serves: the target, and all that stands around it."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -16,14 +14,17 @@ from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.exchange.draft_inputs import DTYPES, DraftInputs, private_inputs
 from tandem.exchange.shared_exchange import SharedExchange
 from tandem.kv_cache.storage import KvStorage
+from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.target import Gemma4Target
-from tandem.models.gemma4.weights import load_drafter, load_target, revision
+from tandem.models.gemma4.weights import load_drafter, load_target
+from tandem.models.generation_config import GenerationConfig, read_generation_config
+from tandem.models.progress import log_progress
+from tandem.models.weight_files import revision
 from tandem.rpc.conversion import RequestDefaults
 from tandem.sampling.vocabulary import Vocabulary
 from tandem.v1 import model_service_pb2
 from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
-from tandem.verifier.generation_config import GenerationConfig, read_generation_config
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 class LoadedModel:
     """A target with its KV cache, and where a drafter reads."""
 
+    name: str
     config: Gemma4TextConfig
     generation: GenerationConfig
     revision: str
@@ -49,10 +51,11 @@ def load(config: VerifierConfig) -> LoadedModel:
     Raises:
         ConfigError: the checkpoint, or a setting that contradicts it.
     """
-    folder = Path(config.target)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: no CUDA device is visible here")
     torch.set_num_threads(num_threads(config.threads))
+    checkpoint = open_checkpoint(config.target, Part.MODEL)
+    folder = checkpoint.folder
     model = read_target_config(folder)
     generation = read_generation_config(folder)
     limits = _limits(config, model)
@@ -65,7 +68,7 @@ def load(config: VerifierConfig) -> LoadedModel:
             DTYPES[config.dtype],
             config.device,
             embedding=exchange.inputs.embedding if exchange else None,
-            progress=log_progress("target"),
+            progress=log_progress(checkpoint.name),
         )
         storage = make_storage(target, limits, exchange.inputs.kv if exchange else None)
     except BaseException:
@@ -74,8 +77,9 @@ def load(config: VerifierConfig) -> LoadedModel:
         raise
     inputs = exchange.inputs if exchange else private_inputs(spec, drafter_kv(target, storage), target.embed_tokens)
     logger.info("KV cache: %d tokens, %.1f MB", config.kv_tokens, storage.num_bytes / 1e6)
+    name = config.model_name or checkpoint.name
     vocabulary = _load_vocabulary(folder, model.vocab_size, generation)
-    return LoadedModel(model, generation, revision(folder), limits, target, storage, inputs, exchange, vocabulary)
+    return LoadedModel(name, model, generation, revision(folder), limits, target, storage, inputs, exchange, vocabulary)
 
 
 def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InProcessDrafter:
@@ -84,18 +88,27 @@ def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InPro
     Raises:
         ConfigError: its checkpoint, or one that does not fit the target.
     """
-    folder = Path(config.draft_model)
-    dtype = DTYPES[config.dtype]
-    network = load_drafter(folder, model.config, dtype, config.device, model.inputs.embedding, log_progress("drafter"))
-    info = DrafterInfo(folder.resolve().name, config.num_speculative_tokens, revision(folder))
-    return InProcessDrafter(MtpDrafter(network, model.inputs, config.draft_position), info)
+    checkpoint = open_checkpoint(config.draft_model, Part.MODEL)
+    generation = read_generation_config(checkpoint.folder)
+    network = load_drafter(
+        checkpoint.folder,
+        model.config,
+        DTYPES[config.dtype],
+        config.device,
+        model.inputs.embedding,
+        log_progress(checkpoint.name),
+    )
+    k = generation.num_assistant_tokens if config.num_speculative_tokens is None else config.num_speculative_tokens
+    info = DrafterInfo(checkpoint.name, min(k, config.max_draft_tokens), revision(checkpoint.folder))
+    drafter = MtpDrafter(network, model.inputs, config.draft_position, generation.suppress_token_ids)
+    return InProcessDrafter(drafter, info)
 
 
 def describe(config: VerifierConfig, model: LoadedModel) -> model_service_pb2.Model:
     """The model for people and gateways, without its drafter."""
     generation = model.generation
     return model_service_pb2.Model(
-        name=config.model_name or Path(config.target).resolve().name,
+        name=model.name,
         context_length=model.limits.max_context,
         vocabulary_size=model.config.vocab_size,
         dtype=config.dtype,
@@ -118,20 +131,8 @@ def defaults(model: LoadedModel) -> RequestDefaults:
         temperature=generation.temperature,
         top_k=generation.top_k,
         top_p=generation.top_p,
+        suppress_token_ids=generation.suppress_token_ids,
     )
-
-
-def log_progress(what: str) -> Callable[[int, int], None]:
-    """Logs every tenth of a load."""
-    tenths = 0
-
-    def tell(number: int, total: int) -> None:
-        nonlocal tenths
-        if number * 10 // total > tenths:
-            tenths = number * 10 // total
-            logger.info("loading the %s: %d%%", what, tenths * 10)
-
-    return tell
 
 
 def _load_vocabulary(folder: Path, size: int, generation: GenerationConfig) -> Vocabulary | None:
@@ -149,7 +150,7 @@ def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:
     return EngineLimits(
         max_sequences=config.max_sequences,
         max_step_tokens=config.max_step_tokens,
-        max_draft_tokens=config.num_speculative_tokens,
+        max_draft_tokens=config.max_draft_tokens,
         max_queue=config.max_queue,
         max_context=config.max_context or longest,
         kv_tokens=config.kv_tokens,

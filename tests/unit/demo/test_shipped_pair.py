@@ -9,7 +9,7 @@ from tandem.demo import DEMO_DRAFTER, DEMO_TARGET, HELD_OUT_PROMPTS, held_out_pr
 from tandem.gateway.chat_template import ChatTemplate
 from tandem.gateway.tokenizer import TextTokenizer
 from tandem.models.gemma4.weights import load_drafter, load_target
-from tandem.verifier.generation_config import read_generation_config
+from tandem.models.generation_config import read_generation_config
 from tests.unit.gateway.conftest import conversation
 from training.sources import HELD_OUT
 

@@ -60,6 +60,15 @@ def test_a_batch_is_each_alone(decoding: Decoding) -> None:
     assert drafter.propose([7, 0], 2) == [draft_alone(decoding, *wanted[slot], 2) for slot in (7, 0)]
 
 
+@pytest.mark.parametrize("params", [GREEDY, SAMPLED, WIDE], ids=["greedy", "top-k", "whole vocabulary"])
+def test_suppressed_tokens_are_never_drafted(decoding: Decoding, params: SamplingParams) -> None:
+    inputs = decoding.inputs()
+    decoding.write(inputs, 3, "b", params)
+    suppressed = draft_alone(decoding, "b", params)[:2]
+    (drafts,) = MtpDrafter(decoding.network, inputs, (*suppressed, 10**6)).propose([3], K)
+    assert len(drafts) == K and not set(drafts) & set(suppressed)
+
+
 def test_the_noise_is_that_of_the_places_drafted_for(decoding: Decoding, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last token stands at P, so that the drafts are chosen for P+1, P+2, ..."""
     positions = []

@@ -213,3 +213,14 @@ def test_a_random_load_ends_with_every_token_and_every_block_back(seed):
             assert sequence.num_output_tokens == sequence.stopping.max_tokens
         else:
             assert sequence.finish_reason is FinishReason.CANCELLED
+
+
+def test_the_integrity_check_notices_who_holds_blocks_and_does_not_run(monkeypatch):
+    scheduler = make_scheduler()
+    sequence = make_sequence(1)
+    scheduler.add(sequence)
+    run(scheduler)
+    monkeypatch.setattr(KvAllocator, "release", lambda self, sequence_id: None)
+    scheduler.remove(sequence)
+    with pytest.raises(AssertionError, match="who does not run holds no block"):
+        scheduler.check_integrity()

@@ -82,10 +82,15 @@ def test_where_templates_are_found(tmp_path, tokenizer):
     assert ChatTemplate.load(folder, tokenizer, 1000) is None
     (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": "<bos>", "chat_template": "<bos>in json"}))
     bos = tokenizer.bos_token_id
-    assert ChatTemplate.load(folder, tokenizer, 1000).encode(conversation(("user", "x"))) == [
-        bos,
-        *tokenizer.encode("in json"),
-    ]
+    text = conversation(("user", "x"))
+    assert ChatTemplate.load(folder, tokenizer, 1000).encode(text) == [bos, *tokenizer.encode("in json")]
+    named = [{"name": "tool_use", "template": "of tools"}, {"name": "default", "template": "<bos>by name"}]
+    settings = {"bos_token": "<bos>", "chat_template": named}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert ChatTemplate.load(folder, tokenizer, 1000).encode(text) == [bos, *tokenizer.encode("by name")]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": named[:1]}))
+    with pytest.raises(ConfigError, match="no chat template is named 'default'"):
+        ChatTemplate.load(folder, tokenizer, 1000)
     (folder / "chat_template.jinja").write_text("<bos>in a file")
     assert ChatTemplate.load(folder, tokenizer, 1000).encode(conversation(("user", "x"))) == [
         bos,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tandem.core.errors import CheckpointError
+from tandem.models.gemma4 import checkpoint_files
+from tandem.models.gemma4.checkpoint_files import CheckpointFiles
 from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.drafter_config import read_drafter_config
-from tandem.models.gemma4.weights import check_pair, load_drafter, load_target, revision
-from tests.checkpoints import FULL, SLIDING, make_tiny_pair
+from tandem.models.gemma4.weights import check_pair, load_drafter, load_target
+from tandem.models.weight_files import revision
+from tests.checkpoints import FULL, SLIDING, make_tiny_pair, shard
 from tests.unit.models.paged import PagedRunner
 
 Tensors = dict[str, torch.Tensor]
@@ -36,17 +40,6 @@ def hidden(path: Path) -> torch.Tensor:
     return PagedRunner(load_target(path, torch.float32, "cpu")).step({"a": TOKEN_IDS})["a"]
 
 
-def shard(path: Path) -> None:
-    tensors = load_file(path / "model.safetensors")
-    names = sorted(tensors)
-    halves = {"model-1-of-2.safetensors": names[::2], "model-2-of-2.safetensors": names[1::2]}
-    for file, part in halves.items():
-        save_file({name: tensors[name] for name in part}, path / file)
-    weight_map = {name: file for file, part in halves.items() for name in part}
-    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    (path / "model.safetensors").unlink()
-
-
 def test_shards_equal_one_file(pair: tuple[Path, Path]) -> None:
     expected = hidden(pair[0])
     shard(pair[0])
@@ -60,11 +53,13 @@ def test_the_table_is_read_into_given_memory(pair: tuple[Path, Path]) -> None:
     assert torch.equal(table, load_file(pair[0] / "model.safetensors")["model.embed_tokens.weight"])
 
 
-def test_progress_counts_every_tensor(pair: tuple[Path, Path]) -> None:
+def test_progress_counts_every_weight(pair: tuple[Path, Path]) -> None:
     seen: list[tuple[int, int]] = []
     target = load_target(pair[0], torch.float32, "cpu", progress=lambda done, total: seen.append((done, total)))
-    total = len(load_file(pair[0] / "model.safetensors"))
-    assert seen == [(done, total) for done in range(1, total + 1)]
+    sizes = [tensor.numel() for tensor in load_file(pair[0] / "model.safetensors").values()]
+    done = [0, *(done for done, _ in seen)]
+    assert sorted(after - before for before, after in pairwise(done)) == sorted(sizes)
+    assert {total for _, total in seen} == {done[-1]} == {sum(sizes)}
     seen.clear()
     load_drafter(
         pair[1],
@@ -74,7 +69,31 @@ def test_progress_counts_every_tensor(pair: tuple[Path, Path]) -> None:
         target.embed_tokens,
         lambda done, total: seen.append((done, total)),
     )
-    assert seen[-1] == (len(load_file(pair[1] / "model.safetensors")),) * 2
+    total = sum(tensor.numel() for tensor in load_file(pair[1] / "model.safetensors").values())
+    assert seen[-1] == (total, total)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_tensor_in_many_pieces_is_the_same_tensor(
+    index: int, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load() -> list[torch.Tensor]:
+        target = load_target(pair[0], torch.float32, "cpu")
+        networks = (target, load_drafter(pair[1], target.config, torch.float32, "cpu", None))
+        return [view.clone() for _, destination in networks[index].destinations() for view in destination.views]
+
+    whole = load()
+    monkeypatch.setattr(checkpoint_files, "PIECE_BYTES", 1000)
+    assert len(list(CheckpointFiles(pair[index]).read(["model.embed_tokens.weight"]))) >= 10
+    assert all(torch.equal(*both) for both in zip(whole, load(), strict=True))
+
+
+def test_what_the_files_do_not_hold_is_not_allocated(pair: tuple[Path, Path]) -> None:
+    """A petabyte of weights, by config.json's account."""
+    config = json.loads((pair[0] / "config.json").read_text())
+    (pair[0] / "config.json").write_text(json.dumps(config | {"vocab_size": 1 << 45}))
+    with pytest.raises(CheckpointError, match=r"embed_tokens.weight has shape \[64, 32\], not \[35184372088832, 32\]"):
+        load_target(pair[0], torch.float32, "cpu")
 
 
 def test_what_checkpoints_carry_besides_is_passed_over(tmp_path: Path) -> None:
@@ -85,14 +104,23 @@ def test_what_checkpoints_carry_besides_is_passed_over(tmp_path: Path) -> None:
     assert torch.equal(hidden(path), expected)
 
 
-def test_the_text_decoder_of_a_multimodal_model(pair: tuple[Path, Path]) -> None:
+def test_the_text_decoder_of_a_multimodal_model(pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
     expected = hidden(pair[0])
     text = json.loads((pair[0] / "config.json").read_text())
     (pair[0] / "config.json").write_text(json.dumps({"model_type": "gemma4", "text_config": text}))
     tensors = load_file(pair[0] / "model.safetensors")
     renamed = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
-    save_file(renamed | {"model.vision_tower.patch.weight": torch.ones(2)}, pair[0] / "model.safetensors")
+    names = ("vision_tower.patch", "embed_vision.projection", "vision_embedder.pos_norm", "audio_tower.layers.0")
+    others = {f"model.{name}.weight": torch.ones(2) for name in names}
+    save_file(renamed | others, pair[0] / "model.safetensors")
+    caplog.set_level("INFO", logger="tandem")
     assert torch.equal(hidden(pair[0]), expected)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{pair[0]}: text only is served; passed over: 1 tensors of audio, 3 tensors of vision"
+    ]
+    save_file(renamed | {"model.video_tower.patch.weight": torch.ones(2)}, pair[0] / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.video_tower\.patch\.weight is not expected"):
+        load_target(pair[0], torch.float32, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +161,8 @@ def test_damaged_files_are_one_line(pair: tuple[Path, Path]) -> None:
     for text, words in (
         ("{", "weight_map"),
         ('{"weight_map": []}', "weight_map"),
-        ('{"weight_map": {"a": "../a"}}', "own folder"),
+        ('{"weight_map": {"a": "../a.safetensors"}}', "own folder"),
+        ('{"weight_map": {"a": "pytorch_model.bin"}}', "safetensors files of its own folder"),
         ('{"weight_map": {"a": "absent.safetensors"}}', r"absent\.safetensors: cannot be read"),
     ):
         index.write_text(text)
@@ -170,6 +199,30 @@ def test_centroids_are_not_passed_over_in_silence(tmp_path: Path) -> None:
     (path / "config.json").write_text(json.dumps({**config, "use_ordered_embeddings": False}))
     with pytest.raises(CheckpointError, match=r"masked_embedding\.centroids\.weight is not expected"):
         load_drafter(path, read_target_config(target_path), torch.float32, "cpu", None)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda m: m.pop("model.norm.weight"), "model.norm.weight is in model-2-of-2.safetensors, not in no file"),
+        (lambda m: m.update(extra="model-1-of-2.safetensors"), "extra is in no file, not in model-1-of-2.safetensors"),
+        (
+            lambda m: m.update({"model.norm.weight": "model-1-of-2.safetensors"}),
+            "model.norm.weight is in model-2-of-2.safetensors, not in model-1-of-2.safetensors",
+        ),
+    ],
+)
+def test_an_index_must_say_what_is_where(
+    edit: Callable[[dict[str, str]], object], words: str, pair: tuple[Path, Path]
+) -> None:
+    shard(pair[0])
+    index = pair[0] / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    edit(weight_map)
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(CheckpointError) as caught:
+        load_target(pair[0], torch.float32, "cpu")
+    assert str(caught.value) == f"{index}: {words}"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,15 @@ def test_the_mask_wins_over_a_bias() -> None:
     assert adjusted[0, 10].item() == -math.inf
 
 
+def test_what_the_checkpoint_suppresses_is_never_chosen_whatever_the_bias() -> None:
+    params = SamplingParams(suppress_token_ids=(3, 7, VOCAB_SIZE + 1), logit_bias=((3, 100.0),))
+    logits = random_logits(2)
+    adjusted = adjustments_of(sequence_of(params)).apply(logits, torch.tensor([1]))
+    assert (adjusted == -math.inf).nonzero()[:, 1].tolist() == [3, 7, 3, 7]
+    assert logits.isfinite().all()
+    assert adjusted[:, 8:].equal(logits[:, 8:])
+
+
 def test_a_token_biased_twice_gets_both() -> None:
     params = SamplingParams(logit_bias=((4, 1.0), (4, 2.0)))
     adjusted = adjustments_of(sequence_of(params)).apply(torch.zeros(1, VOCAB_SIZE), NO_DRAFTS)

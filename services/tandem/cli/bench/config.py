@@ -23,8 +23,10 @@ class BenchConfig:
         ConfigError: settings that measure nothing.
     """
 
-    target: str = option(str(DEMO_TARGET), help="folder of the target's checkpoint")
-    draft_model: str = option("", help="folder of the drafter's checkpoint; empty: the demo pair's, for its target")
+    target: str = option(
+        str(DEMO_TARGET), help="the target's checkpoint: a folder, or ORGANISATION/NAME@COMMIT on the hub"
+    )
+    draft_model: str = option("", help="the drafter's checkpoint, likewise; empty: the demo pair's, for its target")
     threads: int = option(0, help="threads of torch in the verifier and in transformers; 0: one a core but one")
     num_speculative_tokens: int = option(4, help="draft tokens a round (K)")
     max_tokens: int = option(128, help="tokens of each text")

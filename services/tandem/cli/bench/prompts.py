@@ -1,5 +1,6 @@
 """What the texts begin with."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TypeVar
 from tandem.core.errors import ConfigError
 from tandem.demo import HELD_OUT_PROMPTS
 from tandem.gateway.prompt import PromptEncoder
+from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.v1 import types_pb2
 
 MAX_CHARACTERS = 100_000
@@ -50,7 +52,8 @@ async def encode(texts: Sequence[str], target: str) -> list[Prompt]:
     Raises:
         ConfigError: the target has no usable tokenizer.
     """
-    encoder = PromptEncoder.load(Path(target), MAX_CHARACTERS)
+    checkpoint = await asyncio.to_thread(open_checkpoint, target, Part.TEXT)
+    encoder = PromptEncoder.load(checkpoint.folder, MAX_CHARACTERS)
     return [Prompt(text, tuple(await encoder.encode(types_pb2.GenerationSpec(text=text)))) for text in texts]
 
 

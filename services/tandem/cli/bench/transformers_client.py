@@ -14,6 +14,7 @@ from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.stream import Arrival, Stream
 from tandem.cli.up_config import SPLIT
 from tandem.core.errors import ConfigError
+from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.verifier.config import num_threads
 
 MAX_LINE_BYTES = 1 << 20
@@ -30,12 +31,17 @@ class TransformersClient:
         """Waits until both models are loaded.
 
         Raises:
-            MeasurementFailed: they cannot be.
+            ConfigError: a checkpoint cannot be had.
+            MeasurementFailed: they cannot be loaded.
         """
+        target, draft_model = [
+            (await asyncio.to_thread(open_checkpoint, reference, Part.MODEL)).folder
+            for reference in (config.target, config.up(SPLIT).draft_model_in_force)
+        ]
         await self._ask(
             {
-                "target": config.target,
-                "draft_model": config.up(SPLIT).draft_model_in_force,
+                "target": str(target),
+                "draft_model": str(draft_model),
                 "threads": num_threads(config.threads),
                 "num_speculative_tokens": config.num_speculative_tokens,
             }

@@ -1,8 +1,12 @@
-"""The safetensors files of a checkpoint folder."""
+"""The tensors of a checkpoint folder, over one safetensors file or several with an index.
 
-import hashlib
-import json
-from collections.abc import Iterable
+Files are mapped, not read into memory, and one at a time. A tensor comes in pieces of bounded size: whatever is made of
+a piece on its way to the device, a cast for one, is never as large as the weights.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,96 +14,85 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from tandem.core.errors import CheckpointError
+from tandem.models.weight_files import INDEX_FILE, read_index, weight_files
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+PIECE_BYTES = 64 << 20
+_WIDEST_ITEM_BYTES = 8
 
-_NUM_SAMPLES = 16  # of a file's content in its revision
-_SAMPLE_BYTES = 1 << 16
-_REVISION_LENGTH = 12  # hexadecimal digits
+
+@dataclass(frozen=True)
+class _Entry:
+    file: str
+    shape: tuple[int, ...]
 
 
 class CheckpointFiles:
-    """Tensors by name, over one file or several with an index. Nothing is read before it is asked for."""
+    """Tensors by name. Headers are read at once, content when it is asked for."""
 
     def __init__(self, path: Path) -> None:
-        """Opens every file.
+        """Reads the header of every file.
 
         Raises:
             CheckpointError: a file is absent, damaged, or not what the index says.
         """
-        self._files: dict[str, Any] = {}  # by file name
-        self._file_names: dict[str, str] = {}  # by tensor name
-        for name in weight_files(path):
-            try:
-                file: Any = safe_open(str(path / name), framework="pt", device="cpu")
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{path / name}: cannot be read: {error}") from None
-            self._files[name] = file
-            for tensor_name in file.keys():
-                if tensor_name in self._file_names:
-                    raise CheckpointError(f"{path / name}: {tensor_name} is also in {self._file_names[tensor_name]}")
-                self._file_names[tensor_name] = name
         self._path = path
+        self._entries: dict[str, _Entry] = {}
+        for name in weight_files(path):
+            with self._open(name) as file:
+                for tensor_name in file.keys():
+                    if tensor_name in self._entries:
+                        other = self._entries[tensor_name].file
+                        raise CheckpointError(f"{path / name}: {tensor_name} is also in {other}")
+                    self._entries[tensor_name] = _Entry(name, tuple(file.get_slice(tensor_name).get_shape()))
+        self._check_index()
 
-    def names(self) -> Iterable[str]:
+    def names(self) -> Collection[str]:
         """Every tensor's name."""
-        return self._file_names.keys()
+        return self._entries.keys()
 
     def source(self, name: str) -> Path:
         """The file that a tensor is in."""
-        return self._path / self._file_names[name]
+        return self._path / self._entries[name].file
 
     def shape(self, name: str) -> tuple[int, ...]:
         """A tensor's shape, from the file's header."""
-        return tuple(self._files[self._file_names[name]].get_slice(name).get_shape())
+        return self._entries[name].shape
 
-    def read(self, name: str) -> torch.Tensor:
-        """One tensor, on the CPU, in the dtype of the file."""
-        tensor = self._files[self._file_names[name]].get_tensor(name)
-        assert isinstance(tensor, torch.Tensor)
-        return tensor
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, int, torch.Tensor]]:
+        """The tensors of these names, file after file, in the dtype of the file.
+
+        Yields:
+            A tensor's name; the first row of a piece; the piece, [rows, ...] on the CPU. It is a view of the file, to
+            be copied: as long as it is kept, the file stays mapped. A small tensor is one piece.
+        """
+        by_file: dict[str, list[str]] = {}
+        for name in names:
+            by_file.setdefault(self._entries[name].file, []).append(name)
+        for file_name, file_names in by_file.items():
+            with self._open(file_name) as file:
+                for name in file_names:
+                    for start, stop in _pieces(self._entries[name].shape):
+                        yield name, start, file.get_slice(name)[start:stop]
+
+    def _open(self, name: str) -> Any:
+        try:
+            return safe_open(str(self._path / name), framework="pt", device="cpu")
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self._path / name}: cannot be read: {error}") from None
+
+    def _check_index(self) -> None:
+        index = read_index(self._path)
+        if index is None:
+            return
+        for name in sorted(index.keys() | self._entries.keys()):
+            entry = self._entries.get(name)
+            if entry is None or entry.file != index.get(name):
+                says, found = index.get(name, "no file"), entry.file if entry else "no file"
+                raise CheckpointError(f"{self._path / INDEX_FILE}: {name} is in {found}, not in {says}")
 
 
-def weight_files(path: Path) -> list[str]:
-    """Names of the folder's weight files, in order.
-
-    Raises:
-        CheckpointError: there are none, or the index is damaged.
-    """
-    if (path / SINGLE_FILE).is_file():
-        return [SINGLE_FILE]
-    index = path / INDEX_FILE
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: has neither {SINGLE_FILE} nor {INDEX_FILE}") from None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise CheckpointError(f"{index}: must hold a weight_map from tensors to files") from None
-    if not all(isinstance(name, str) and name == Path(name).name for name in names):
-        raise CheckpointError(f"{index}: must name files of its own folder")
-    return sorted(names)
-
-
-def revision(path: str | Path) -> str:
-    """A short name of what a checkpoint folder holds: equal for equal content, and cheap for a large one.
-
-    Hashes config.json and, of each weight file, its size, its beginning with the header, and samples of its content.
-
-    Raises:
-        CheckpointError: a file is absent or cannot be read.
-    """
-    folder = Path(path)
-    digest = hashlib.sha256()
-    try:
-        digest.update((folder / "config.json").read_bytes())
-        for name in weight_files(folder):
-            with (folder / name).open("rb") as file:
-                size = file.seek(0, 2)
-                digest.update(f"{name} {size} ".encode())
-                for sample in range(_NUM_SAMPLES):
-                    file.seek(max(0, size - _SAMPLE_BYTES) * sample // (_NUM_SAMPLES - 1))
-                    digest.update(file.read(_SAMPLE_BYTES))
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be read: {error}") from None
-    return digest.hexdigest()[:_REVISION_LENGTH]
+def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """First row and end of each piece of a tensor."""
+    num_rows = max(1, PIECE_BYTES // (_WIDEST_ITEM_BYTES * max(1, prod(shape[1:]))))
+    for start in range(0, shape[0], num_rows):
+        yield start, min(start + num_rows, shape[0])

@@ -23,13 +23,15 @@ class Destination:
     views: tuple[torch.Tensor, ...]  # each takes the whole tensor, repeated to its own shape
     gain: float = 1.0
 
-    def write(self, tensor: torch.Tensor) -> None:
-        """Copies, casts and scales."""
-        assert tuple(tensor.shape) == self.shape
+    def write(self, rows: torch.Tensor, start: int = 0) -> None:  # [rows, ...] of the tensor
+        """Copies, casts and scales the tensor's rows from `start` on; a tensor that is repeated comes whole."""
+        assert tuple(rows.shape[1:]) == self.shape[1:]
+        is_whole = rows.shape[0] == self.shape[0]
         for view in self.views:
-            view.copy_(tensor)
+            destination = view if is_whole else view[start : start + rows.shape[0]]
+            destination.copy_(rows)
             if self.gain != 1.0:
-                view.mul_(self.gain)
+                destination.mul_(self.gain)
 
 
 Destinations = Iterator[tuple[str, Destination]]  # by the tensor's name in the checkpoint

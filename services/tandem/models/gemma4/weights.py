@@ -1,25 +1,27 @@
 """Checkpoints on disk to networks in memory, strictly: every tensor is known, present and of the right shape."""
 
+import logging
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 
 import torch
 
 from tandem.core.errors import CheckpointError
-from tandem.models.gemma4.checkpoint_files import CheckpointFiles, revision
+from tandem.models.gemma4.checkpoint_files import CheckpointFiles
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig, read_drafter_config
-from tandem.models.gemma4.parameters import Destinations
+from tandem.models.gemma4.parameters import Destination
 from tandem.models.gemma4.target import Gemma4Target
+from tandem.models.progress import Progress
 
-__all__ = ["Progress", "check_pair", "load_drafter", "load_target", "revision"]
-
-Progress = Callable[[int, int], None]  # tensors read, of how many
+logger = logging.getLogger(__name__)
 
 _TIED_HEAD = "lm_head.weight"
-_OTHER_MODALITIES = re.compile(r"model\.(vision_tower|audio_tower|embed_vision|embed_audio)\.")
+_OTHER_MODALITIES = re.compile(r"model\.(?:embed_)?(vision|audio)(?:_tower|_embedder)?\.")
 
 
 def load_target(
@@ -36,15 +38,18 @@ def load_target(
         dtype: of weights and activations; the files' own dtype is cast.
         device: where the network goes.
         embedding: where the token table goes, such as shared memory.
-        progress: told after every tensor.
+        progress: told how many weights are read.
 
     Raises:
         CheckpointError: the folder does not hold exactly such a target.
     """
     folder = Path(path)
     config = read_target_config(folder)
+    files = CheckpointFiles(folder)
+    # Checked on a network without memory first: no file can make us allocate what it does not hold.
+    _check(folder, files, dict(Gemma4Target(config, dtype, "meta").destinations()), _unused_keys(config))
     target = Gemma4Target(config, dtype, device, embedding)
-    _fill(folder, target.destinations(), _unused_keys(config), progress)
+    _fill(files, dict(target.destinations()), progress)
     return target
 
 
@@ -64,8 +69,10 @@ def load_drafter(
     folder = Path(path)
     config = read_drafter_config(folder)
     check_pair(config, target_config)
+    files = CheckpointFiles(folder)
+    _check(folder, files, dict(Gemma4MtpDrafter(config, None, dtype, "meta").destinations()), _unused_keys(config.text))
     drafter = Gemma4MtpDrafter(config, target_embedding, dtype, device)
-    _fill(folder, drafter.destinations(), _unused_keys(config.text), progress)
+    _fill(files, dict(drafter.destinations()), progress)
     drafter.arrange(folder)
     return drafter
 
@@ -97,18 +104,15 @@ def _unused_keys(config: Gemma4TextConfig) -> re.Pattern[str]:
     return re.compile(rf"{re.escape(config.tensor_prefix)}layers\.({layers})\.self_attn\.(k|v)_(proj|norm)\.weight")
 
 
-def _fill(folder: Path, destinations: Destinations, unused: re.Pattern[str], progress: Progress | None) -> None:
-    """Checks all names and shapes first, then reads one tensor after the other."""
-    files = CheckpointFiles(folder)
-    wanted = dict(destinations)
+def _check(folder: Path, files: CheckpointFiles, wanted: Mapping[str, Destination], unused: re.Pattern[str]) -> None:
+    """Raises CheckpointError unless the files hold exactly the wanted tensors, besides those to be passed over."""
     present = set(files.names())
     missing = sorted(wanted.keys() - present)
     if missing:
         raise CheckpointError(f"{folder}: {missing[0]} is missing ({len(missing)} tensors in all)")
+    others = {name: _OTHER_MODALITIES.match(name) for name in present - wanted.keys()}
     surplus = sorted(
-        name
-        for name in present - wanted.keys()
-        if name != _TIED_HEAD and not unused.fullmatch(name) and not _OTHER_MODALITIES.match(name)
+        name for name, modality in others.items() if not (modality or name == _TIED_HEAD or unused.fullmatch(name))
     )
     if surplus:
         raise CheckpointError(f"{files.source(surplus[0])}: {surplus[0]} is not expected ({len(surplus)} in all)")
@@ -117,7 +121,17 @@ def _fill(folder: Path, destinations: Destinations, unused: re.Pattern[str], pro
             raise CheckpointError(
                 f"{files.source(name)}: {name} has shape {list(files.shape(name))}, not {list(destination.shape)}"
             )
-    for number, (name, destination) in enumerate(wanted.items(), 1):
-        destination.write(files.read(name))
+    passed_over = Counter(modality[1] for modality in others.values() if modality)
+    if passed_over:
+        counts = ", ".join(f"{count} tensors of {modality}" for modality, count in sorted(passed_over.items()))
+        logger.info("%s: text only is served; passed over: %s", folder, counts)
+
+
+def _fill(files: CheckpointFiles, wanted: Mapping[str, Destination], progress: Progress | None) -> None:
+    """Reads checked tensors to where they belong, a piece at a time."""
+    done, total = 0, sum(prod(destination.shape) for destination in wanted.values())
+    for name, start, piece in files.read(wanted):
+        wanted[name].write(piece, start)
+        done += piece.numel()
         if progress:
-            progress(number, len(wanted))
+            progress(done, total)
