@@ -1,4 +1,7 @@
-"""Every field of a request, with speculation and without: the same tokens, the same log-probabilities."""
+"""Every field of a request, over all five targets, with speculation and without.
+
+The tokens must be the same, and so must the log-probabilities.
+"""
 
 import random
 from dataclasses import dataclass, replace
@@ -8,7 +11,7 @@ import pytest
 from tandem.core.sampling_params import OutputParams, StoppingParams
 from tandem.core.sequence import Sequence
 from tandem.telemetry import metrics as names
-from tests.checkpoints import make_tiny_pair
+from tests.checkpoints import VARIANTS, make_tiny_pair
 from tests.engines import load_tiny_target, mtp_drafts, new_sequence, running
 from tests.lossless.near_tie import is_near_tie
 from tests.lossless.oracle import OracleDrafter
@@ -17,6 +20,7 @@ MAX_TOKENS = 24
 SHORTEST_PROMPT, LONGEST_PROMPT = 3, 40  # the sliding window has 8 tokens, a KV block 16
 VOCABULARY_SIZE = 64
 LOGPROB_TOLERANCE = 1e-4
+SEED = 9  # of weights under which every field changes the text, in all variants
 
 # One request a name: what differs from plain greedy decoding.
 FIELDS = {
@@ -82,12 +86,12 @@ def told(under_test, sequence):
     return tuple(about for output in outputs for about in (*output.prompt_logprobs, *output.logprobs))
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    paths = make_tiny_pair(tmp_path_factory.mktemp("pair"))
+@pytest.fixture(scope="module", params=VARIANTS)
+def alone(request, tmp_path_factory):
+    paths = make_tiny_pair(tmp_path_factory.mktemp("pair"), SEED, **VARIANTS[request.param])
     target = load_tiny_target(paths)
     texts, logprobs = {}, {}
-    with running(target, lambda inputs: []) as under_test:
+    with running(target, lambda inputs: [], prefix_cache=False) as under_test:
         for name in FIELDS:
             sequence = sequence_of(name, 0)
             texts[name] = under_test.generate([sequence])[0]
@@ -142,6 +146,21 @@ def test_all_together_with_drafts_that_are_mostly_right(alone, k):
 def test_all_together_with_the_mtp_drafter(alone, k):
     metrics = run_and_check(alone, mtp_drafts(alone.target, alone.paths[1]), k, f"MTP, K={k}")
     assert metrics.value(names.SPEC_DRAFT_TOKENS) > 0
+
+
+def test_with_adaptive_k(alone):
+    run_and_check(alone, oracle(alone), 7, "adaptive K", adaptive_k=True)
+
+
+def test_again_with_a_warm_prefix_cache(alone):
+    with running(alone.target, oracle(alone)) as under_test:
+        for temperature in ("cold", "warm"):
+            for name in FIELDS:
+                under_test.outputs.clear()
+                sequence = sequence_of(name, 4)
+                text = under_test.generate([sequence])[0]
+                check(alone, name, sequence, text, told(under_test, sequence), temperature)
+    assert under_test.metrics.value(names.CACHED_TOKENS) > 0
 
 
 @pytest.mark.parametrize("k", [0, 4])

@@ -9,10 +9,11 @@ from safetensors.torch import save_file
 
 from tandem.core.errors import CheckpointError
 from tandem.models.gemma4.centroids import Told, balanced_clusters
-from tandem.models.gemma4.checkpoint_files import INDEX_FILE, SINGLE_FILE, CheckpointFiles
+from tandem.models.gemma4.checkpoint_files import CheckpointFiles
 from tandem.models.gemma4.config import read_fields
 from tandem.models.gemma4.drafter_config import CentroidConfig, drafter_config
 from tandem.models.gemma4.fields import Fields
+from tandem.models.weight_files import INDEX_FILE, SINGLE_FILE
 
 _CONFIG_FILE = "config.json"
 
@@ -46,7 +47,7 @@ def write_with_centroids(
     if output.exists():
         raise CheckpointError(f"{output}: is there already; name a folder to be made")
     files = CheckpointFiles(source)
-    tensors = {name: files.read(name) for name in files.names()}
+    tensors = _read_all(files)
     name = f"{config.text.tensor_prefix}embed_tokens.weight"
     shape = (config.text.vocab_size, config.text.hidden_size)
     table = tensors.get(name)
@@ -56,6 +57,16 @@ def write_with_centroids(
     tensors["masked_embedding.centroids.weight"] = means.to(table.dtype)
     tensors["masked_embedding.token_ordering"] = members.flatten()
     _write(source, output, values, tensors)
+
+
+def _read_all(files: CheckpointFiles) -> dict[str, torch.Tensor]:
+    """By name, each in the dtype of the file. A drafter's are few and small."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, start, rows in files.read(files.names()):
+        if name not in tensors:
+            tensors[name] = torch.empty(files.shape(name), dtype=rows.dtype)
+        tensors[name][start : start + len(rows)] = rows
+    return tensors
 
 
 def _write(source: Path, output: Path, values: dict[str, object], tensors: dict[str, torch.Tensor]) -> None:
