@@ -1,6 +1,5 @@
 """The head over centroids: whom it scores, with what, and that nothing of the vocabulary's size is made on the way."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tandem.core.sampling_params import SamplingParams
 from tandem.engine.mtp_drafter import MtpDrafter
-from tandem.models.gemma4.candidate_logits import candidate_logits
+from tandem.models.gemma4.candidate_kernel import fused_candidate_logits
+from tandem.models.gemma4.candidate_logits import candidate_logits, gathered_candidate_logits
 from tandem.models.gemma4.centroid_head import CentroidHead
 from tandem.models.gemma4.drafter_config import CentroidConfig
 from tests.checkpoints import make_tiny_pair
 from tests.unit.engine.drafting import Decoding
 
-ROOT = Path(__file__).parents[3]
 VOCAB_SIZE, HIDDEN_SIZE = 96, 16
 CONFIG = CentroidConfig(num_centroids=12, top_k=4)
 
@@ -81,12 +80,22 @@ def test_a_round_makes_nothing_of_the_vocabularys_size(params: SamplingParams, t
     assert made["candidates"] < 1 << 13
 
 
-def test_the_kernel_agrees_with_plain_torch() -> None:
-    """Interpreted, in a process of its own: the switch is read when triton is imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'services'}"}
-    command = [sys.executable, "-m", "tests.unit.models.interpreted_kernel"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("num_rows", "num_clusters", "cluster_size", "num_chosen", "hidden_size"),
+    [(1, 4, 8, 2, 16), (3, 5, 33, 2, 24), (2, 6, 128, 3, 64)],
+)
+def test_the_kernel_agrees_with_plain_torch(
+    num_rows: int, num_clusters: int, cluster_size: int, num_chosen: int, hidden_size: int, dtype: torch.dtype
+) -> None:
+    """At sizes that fill no block."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(num_rows, hidden_size, generator=generator).to(dtype)
+    table = torch.randn(num_clusters * cluster_size, hidden_size, generator=generator).to(dtype)
+    clusters = torch.randint(0, num_clusters, (num_rows, num_chosen), generator=generator)
+    expected = gathered_candidate_logits(rows.double(), table.double(), clusters, cluster_size)
+    logits = fused_candidate_logits(rows, table, clusters, cluster_size)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0.0)
 
 
 def test_a_cpu_needs_no_triton() -> None:

@@ -1,9 +1,6 @@
 """The mixture of experts: against float64, bit for bit alone and among others, and what it costs."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,12 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tandem.models.gemma4.config import read_target_config
-from tandem.models.gemma4.moe import MixtureOfExperts
+from tandem.models.gemma4.moe import MixtureOfExperts, mix_by_grouped_products
+from tandem.models.gemma4.moe_kernels import mix_by_kernels
 from tandem.models.gemma4.parameters import MIN_STABLE_ROWS
 from tests.checkpoints import VARIANTS, make_tiny_pair, target_tensors
 from tests.unit.attention.rounding import assert_alike
 
-ROOT = Path(__file__).parents[3]
 PREFIX = "model.layers.0."
 HIDDEN_SIZE = 32
 
@@ -135,9 +132,20 @@ def test_two_grouped_products_whatever_the_number_of_experts(tmp_path: Path) -> 
     assert seen[0] == seen[1] == seen[2]
 
 
-def test_the_kernels_agree_with_plain_torch() -> None:
-    """Interpreted, in a process of its own: the switch is read when triton is imported."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'services'}"}
-    command = [sys.executable, "-m", "tests.unit.models.interpreted_moe_kernels"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(
+    ("num_rows", "num_experts", "top_k", "hidden_size", "size"),
+    [(1, 8, 3, 32, 24), (20, 4, 2, 160, 40), (9, 5, 5, 72, 72), (300, 6, 1, 32, 8)],
+)
+def test_the_kernels_agree_with_plain_torch(
+    num_rows: int, num_experts: int, top_k: int, hidden_size: int, size: int
+) -> None:
+    """At sizes that fill no block."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(num_rows, hidden_size, generator=generator)
+    gate_up = torch.randn(num_experts, 2 * size, hidden_size, generator=generator) / hidden_size**0.5
+    down = torch.randn(num_experts, hidden_size, size, generator=generator) / size**0.5
+    scores, expert_ids = torch.randn(num_rows, num_experts, generator=generator).topk(top_k, -1)
+    sorted_ids, order = expert_ids.flatten().sort(stable=True)
+    ends = torch.searchsorted(sorted_ids, torch.arange(num_experts), right=True, out_int32=True)
+    arguments = hidden, gate_up.transpose(1, 2), down.transpose(1, 2), scores.softmax(-1), order, sorted_ids, ends
+    torch.testing.assert_close(mix_by_kernels(*arguments), mix_by_grouped_products(*arguments), atol=1e-5, rtol=0.0)
