@@ -70,8 +70,26 @@ TEXTS = st.text(max_size=12) | st.sampled_from(
     ["def hello", "the quick brown fox", "<|turn>user<eos>", "中文 😀 é", ""]
 )
 TOKEN_IDS = st.integers(0, VOCABULARY_SIZE - 1)
-MESSAGES = st.lists(st.builds(dict, role=st.sampled_from([2, 3]), text=TEXTS), min_size=1, max_size=3)
 SYSTEM = {"role": 1, "text": "obey"}
+CALLED = (
+    {"role": 2, "text": "look"},
+    {"role": 3, "thought": "hm", "tool_calls": [{"name": "find", "arguments_json": '{"what": "<turn|>", "n": [1]}'}]},
+    {"role": 4, "tool_results": [{"name": "find", "json": '{"found": null}'}]},
+)
+MESSAGES = st.lists(
+    st.builds(dict, role=st.sampled_from([2, 3]), text=TEXTS)
+    | st.builds(dict, role=st.just(3), text=TEXTS, thought=TEXTS),
+    min_size=1,
+    max_size=3,
+)
+TOOL = {"name": "find", "description": "finds <|tool>", "parameters_json": '{"type": "object"}'}
+
+
+def conversations(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"messages": list(messages), **fields}
+
+
+USER = {"role": 2, "text": "x"}
 
 PROMPTS = (
     Field("text", TEXTS, bad("☃" * 1500)),
@@ -81,12 +99,28 @@ PROMPTS = (
         bad([], [VOCABULARY_SIZE], [5, -1], [7] * CONTEXT_LENGTH, path="token_ids"),
     ),
     Field(
-        "conversation.messages",
-        MESSAGES | MESSAGES.map(lambda messages: [SYSTEM, *messages]),
+        "conversation",
+        st.fixed_dictionaries(
+            {
+                "messages": MESSAGES
+                | MESSAGES.map(lambda messages: [SYSTEM, *messages])
+                | MESSAGES.map(lambda messages: [*CALLED, *messages])
+                | st.just(list(CALLED))
+            },
+            optional={"thinking": st.booleans(), "tools": st.just([TOOL])},
+        ),
         (
-            *bad([]),
-            *bad([{"text": "x"}], [{"role": 9}], path="conversation.messages[0].role"),
-            *bad([{"role": 2, "text": "x"}, SYSTEM], path="conversation"),
+            *bad(conversations(), path="conversation.messages"),
+            *bad(conversations({"text": "x"}), conversations({"role": 9}), path="conversation.messages[0].role"),
+            *bad(conversations(USER, SYSTEM)),
+            *bad(conversations(USER | {"thought": "x"}), path="conversation.messages[0].thought"),
+            *bad(conversations(USER, CALLED[2]), path="conversation.messages[1].tool_results[0].name"),
+            *bad(conversations(USER, tools=[TOOL, TOOL]), path="conversation.tools"),
+            *bad(conversations(USER, tools=[TOOL | {"name": "a b"}]), path="conversation.tools[0].name"),
+            *bad(
+                conversations(USER, tools=[TOOL | {"parameters_json": "[" * 99}]),
+                path="conversation.tools[0].parameters_json",
+            ),
         ),
     ),
 )
@@ -124,6 +158,22 @@ FIELDS = (
     Field("output.top_logprobs", st.integers(0, 20), bad(-1, 21)),
     Field("output.prompt_logprobs", st.booleans()),
     Field("speculation.num_speculative_tokens", st.integers(0, 20), bad(-1)),
+    Field(
+        "output_format",
+        st.sampled_from(
+            [
+                {"regex": "[a-z]{2,4}"},
+                {"json_schema": '{"type": "boolean"}'},
+                {"grammar": 'start: "yes" | "no" NAME?\nNAME: /[a-z]/'},
+            ]
+        ),
+        (
+            *bad({}),
+            *bad({"regex": "("}, {"regex": "x" * 70_000}, path="output_format.regex"),
+            *bad({"json_schema": "{"}, {"json_schema": '{"type": "nothing"}'}, path="output_format.json_schema"),
+            *bad({"grammar": "start: nobody"}, path="output_format.grammar"),
+        ),
+    ),
     Field("cache_salt", st.text(max_size=8), bad("x" * 129)),
 )
 MAX_TOKENS = next(field for field in FIELDS if field.path == "stopping.max_tokens")

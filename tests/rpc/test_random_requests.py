@@ -13,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tandem.rpc.errors import ERROR_DOMAIN, RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY
+from tandem.rpc.errors import ERROR_DOMAIN, RETRY_PUSHBACK_KEY, STATUS_DETAILS_KEY, from_rpc_error
 from tandem.v1 import generation_service_pb2 as pb
 from tandem.v1 import generation_service_pb2_grpc, types_pb2
 from tests.checkpoints import make_tiny_pair
@@ -27,11 +27,17 @@ from tests.rpc.random_requests import (
     Refusal,
     random_requests,
 )
-from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
+from tests.unit.gateway.conftest import GEMMA_TEMPLATE, byte_level_tokenizer, save_checkpoint
 
 NUM_BATCHES, BATCH_SIZE = 80, 65
 MAX_SEQUENCES = 32  # the others of a batch wait
 K = 3
+MAX_BUSY_ANSWERS = 50  # a format that is checked for the first time may have to wait for a busy machine
+SYSTEM_COMES_FIRST = """\
+{%- for message in messages[1:] -%}
+{%- if message.role == 'system' -%}{{- raise_exception('system comes first') -}}{%- endif -%}
+{%- endfor -%}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +47,7 @@ def replica(tmp_path_factory):
     target, drafter = make_tiny_pair(
         folder, vocab_size=VOCABULARY_SIZE, num_hidden_layers=3, drafter={"num_hidden_layers": 2}
     )
-    save_checkpoint(target, byte_level_tokenizer())
+    save_checkpoint(target, byte_level_tokenizer(), SYSTEM_COMES_FIRST + GEMMA_TEMPLATE)
     (folder / "keys").write_text(API_KEY)
     up = Up(
         *(f"--target={target}", f"--draft-model={drafter}", f"--api-keys-file={folder / 'keys'}"),
@@ -105,9 +111,19 @@ class Client:
 
     async def _check_refused(self, request):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in self._stream(request):
-                pass
+            await self._events(request)
         assert refusal_of(caught.value) == request.refusal
+
+    async def _events(self, request):
+        """All of a stream; of one with an output format as often as the machine is too busy to look at that."""
+        for _ in range(MAX_BUSY_ANSWERS if request.spec.HasField("output_format") else 0):
+            try:
+                return [event async for event in self._stream(request)]
+            except grpc.aio.AioRpcError as error:
+                if from_rpc_error(error).reason != "QUEUE_FULL":
+                    raise
+                await asyncio.sleep(0.2)
+        return [event async for event in self._stream(request)]
 
     async def _drop(self, request):
         call = self._stream(request)
@@ -115,13 +131,15 @@ class Client:
         call.cancel()
 
     async def _check_served(self, request):
-        events = [event async for event in self._stream(request)]
+        events = await self._events(request)
         kinds = [event.WhichOneof("event") for event in events]
         assert kinds == ["started", *["delta"] * (len(events) - 2), "finished"]
         started, finished = events[0].started, events[-1].finished
         output = pb.GenerateResponse().output
         for event in events[1:-1]:
             output.text += event.delta.text
+            output.thought += event.delta.thought
+            output.tool_calls.extend(event.delta.tool_calls)
             output.num_tokens += event.delta.num_tokens
             output.num_drafted_tokens += event.delta.num_drafted_tokens
             output.tokens.extend(event.delta.tokens)
@@ -134,7 +152,8 @@ class Client:
         response = await self._stub.Generate(
             pb.GenerateRequest(spec=again), metadata=(("authorization", f"Bearer {request.api_key}"),)
         )
-        assert response.output.text == output.text
+        assert (response.output.text, response.output.thought) == (output.text, output.thought)
+        assert list(response.output.tool_calls) == list(output.tool_calls)
         assert [token.id for token in response.output.tokens] == [token.id for token in output.tokens]
         assert response.finished.reason == finished.reason
         assert response.finished.usage.num_output_tokens == finished.usage.num_output_tokens
@@ -161,6 +180,10 @@ def refusal_of(error):
     return Refusal(error.code(), info.reason, field)
 
 
+def joined(output, *parts):
+    return "".join(token.text for token in output.tokens if token.part in parts)
+
+
 def check_limits(spec, started, output, finished):
     """Fails unless an answer keeps to what was asked."""
     stopping, asked, usage, speculation = spec.stopping, spec.output, finished.usage, finished.speculation
@@ -183,6 +206,8 @@ def check_limits(spec, started, output, finished):
         case types_pb2.FINISH_REASON_STOP, "stop_token_id":
             assert finished.stop_token_id in {*stopping.stop_token_ids, *([] if stopping.ignore_eos else EOS_TOKEN_IDS)}
             assert stopping.min_tokens < output.num_tokens <= stopping.max_tokens
+        case types_pb2.FINISH_REASON_STOP, None:  # nothing may follow a text that is complete
+            assert spec.HasField("output_format") and output.num_tokens <= stopping.max_tokens
         case other:
             pytest.fail(f"ended by {other}")
     if not stopping.include_stop:
@@ -190,7 +215,9 @@ def check_limits(spec, started, output, finished):
 
     is_listed = asked.token_ids or asked.HasField("top_logprobs")
     assert len(output.tokens) == (output.num_tokens if is_listed else 0)
-    assert "".join(token.text for token in output.tokens) == (output.text if is_listed else "")
+    if is_listed:
+        assert joined(output, types_pb2.OUTPUT_PART_UNSPECIFIED, types_pb2.OUTPUT_PART_TEXT) == output.text
+        assert joined(output, types_pb2.OUTPUT_PART_THOUGHT) == output.thought
     for token in output.tokens:
         assert token.HasField("logprob") == asked.HasField("top_logprobs")
         assert len(token.top_logprobs) == asked.top_logprobs
