@@ -65,7 +65,7 @@ def test_suppressed_tokens_are_never_drafted(decoding: Decoding, params: Samplin
     inputs = decoding.inputs()
     decoding.write(inputs, 3, "b", params)
     suppressed = draft_alone(decoding, "b", params)[:2]
-    (drafts,) = MtpDrafter(decoding.network, inputs, (*suppressed, 10**6)).propose([3], K)
+    (drafts,) = MtpDrafter(decoding.network, inputs, suppress_token_ids=(*suppressed, 10**6)).propose([3], K)
     assert len(drafts) == K and not set(drafts) & set(suppressed)
 
 

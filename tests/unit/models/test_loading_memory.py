@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tandem.models.gemma4.config import read_drafter_config, read_target_config
+from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
+from tandem.models.gemma4.drafter_config import read_drafter_config
 from tandem.models.gemma4.target import Gemma4Target
 from tests.checkpoints import make_tiny_pair
 
