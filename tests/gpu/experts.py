@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from tandem.models.gemma4.config import FULL, ExpertsConfig, Gemma4TextConfig
+from tandem.models.gemma4.attention_config import FULL
+from tandem.models.gemma4.config import ExpertsConfig, Gemma4TextConfig
 from tandem.models.gemma4.moe import MixtureOfExperts
 from tandem.models.gemma4.presets import target_preset
 

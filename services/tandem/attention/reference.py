@@ -1,8 +1,8 @@
 """Attention in plain torch: what other backends are compared with, and the fast path on a CPU.
 
-A step is cut into pieces: runs of rows of one sequence. Pieces of equal length and similar reach form a bunch, and a
-bunch costs one gather and one `scaled_dot_product_attention` a layer. Query heads that read the same KV head become
-rows of one product, so that keys and values are never repeated.
+A step is cut into pieces: runs of rows of one sequence. Pieces of similar length and reach form a bunch, and a bunch
+costs one gather and one `scaled_dot_product_attention` a layer. Query heads that read the same KV head become rows of
+one product, so that keys and values are never repeated.
 
 If it is to be batch-invariant, a row's result does not depend on which other rows the step has (measured: bit for bit
 in float32 with MKL on AVX-512, on one thread and on two; not on AVX2). Sums over keys then meet them in the same order
@@ -23,7 +23,7 @@ from tandem.attention.base import AttentionMetadata
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.group import KvGroup
 
-_MAX_BUNCHED_ROWS = 16  # longer pieces are attended on their own
+_BUNCHED_ROWS = (4, 8, 16)  # pieces of up to so many rows share a bunch, padded to the longest; longer ones are alone
 _MAX_PIECE_ROWS = 128  # bounds the mask of a long prefill chunk
 _LANES = 16  # of a 512-bit register
 _CHUNK_KEYS = 512  # torch's attention on a CPU works through the keys in chunks,
@@ -67,14 +67,16 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Bunch:
-    """Pieces of `num_rows` rows each that are attended together."""
+    """Pieces that are attended together, each padded to `num_rows` rows by its last one."""
 
     num_seqs: int
     num_rows: int
     num_keys: int
     slots: torch.Tensor  # [num_seqs * num_keys] int64
     mask: torch.Tensor  # [num_seqs, 1, num_rows * G, num_keys], 0 or -inf
-    rows: torch.Tensor | None  # [num_seqs * num_rows] int64; None: all rows of the step, in order
+    rows: torch.Tensor | None  # [num_seqs * num_rows] int64, of the step; None: all of them, in order
+    kept: torch.Tensor | None  # [R] int64: those that are no padding; None: all
+    written: torch.Tensor | None  # [R] int64: their rows of the step
 
 
 class ReferenceBackend:
@@ -120,15 +122,18 @@ class ReferenceBackend:
         plan: Sequence[_Bunch],
     ) -> torch.Tensor:  # [num_rows, num_heads, head_dim]
         """One gather and one product pair a bunch. The second of two equal rows is a view of the first."""
-        if len(plan) == 1:
+        if len(plan) == 1 and plan[0].rows is None:
             num_planned = plan[0].num_seqs * plan[0].num_rows
             if num_planned < query.shape[0]:
                 return _attend_bunch(query.narrow(0, 0, num_planned), kv, plan[0]).expand(query.shape)
             return _attend_bunch(query, kv, plan[0])
         output = torch.empty_like(query)
         for bunch in plan:
-            assert bunch.rows is not None
-            output.index_copy_(0, bunch.rows, _attend_bunch(query.index_select(0, bunch.rows), kv, bunch))
+            assert bunch.rows is not None and bunch.written is not None
+            attended = _attend_bunch(query.index_select(0, bunch.rows), kv, bunch)
+            if bunch.kept is not None:
+                attended = attended.index_select(0, bunch.kept)
+            output.index_copy_(0, bunch.written, attended)
         return output
 
     def _plan(
@@ -136,10 +141,10 @@ class ReferenceBackend:
     ) -> list[_Bunch]:
         bunches: dict[tuple[int, ...], list[_Piece]] = defaultdict(list)
         for piece in _pieces(batch, group.window, self._key_alignment(group.window)):
-            key = (piece.num_rows, *piece.reach) if piece.num_rows <= _MAX_BUNCHED_ROWS else (piece.first_row,)
-            bunches[key].append(piece)
+            most = next((most for most in _BUNCHED_ROWS if piece.num_rows <= most), None)
+            bunches[(piece.first_row,) if most is None else (most, *piece.reach)].append(piece)
         num_copies = self._num_heads // group.num_kv_heads
-        is_alone = len(bunches) == 1
+        is_alone = len(bunches) == 1 and len({piece.num_rows for pieces in bunches.values() for piece in pieces}) == 1
         return [
             self._bunch(pieces, group.window, tables, block_size, num_copies, is_alone) for pieces in bunches.values()
         ]
@@ -153,12 +158,14 @@ class ReferenceBackend:
         num_copies: int,
         is_alone: bool,
     ) -> _Bunch:
-        num_rows, num_keys = pieces[0].num_rows, max(piece.num_padded_keys for piece in pieces)
+        num_rows, num_keys = max(piece.num_rows for piece in pieces), max(piece.num_padded_keys for piece in pieces)
         block_ids = [_blocks_read(tables[piece.seq_index], piece, block_size) for piece in pieces]
         width = max(map(len, block_ids))
         table = self._tensor([ids + [0] * (width - len(ids)) for ids in block_ids])  # [num_seqs, width]
-        bounds = self._tensor([(piece.origin, piece.first_key, piece.last_key, piece.start) for piece in pieces])
-        origin, first, last, start = bounds.unsqueeze(-1).unbind(1)  # [num_seqs, 1] each
+        bounds = self._tensor(
+            [(piece.origin, piece.first_key, piece.last_key, piece.start, piece.num_rows - 1) for piece in pieces]
+        )
+        origin, first, last, start, last_row = bounds.unsqueeze(-1).unbind(1)  # [num_seqs, 1] each
 
         keys = origin + torch.arange(num_keys, device=self._device)  # [num_seqs, num_keys]
         # Padding reads a slot that is read anyway: masked or not, it must hold finite numbers.
@@ -166,17 +173,20 @@ class ReferenceBackend:
         block_index = held // block_size
         slots = table.gather(1, block_index - first // block_size) * block_size + held % block_size
 
-        rows = torch.arange(num_rows, device=self._device)
+        rows = torch.arange(num_rows, device=self._device).minimum(last_row)  # [num_seqs, num_rows]
         queries = (start + rows).unsqueeze(-1)  # [num_seqs, num_rows, 1]
         hidden = keys.unsqueeze(1) > torch.minimum(queries, last.unsqueeze(1))  # [num_seqs, num_rows, num_keys]
         if window is not None:
             hidden |= keys.unsqueeze(1) <= queries - window
         mask = torch.where(hidden, -inf, 0.0).to(self._dtype).unsqueeze(2).expand(-1, -1, num_copies, -1)
-        step_rows = None
+        step_rows = kept = written = None
         if not is_alone:
-            step_rows = self._tensor(
-                [row for piece in pieces for row in range(piece.first_row, piece.first_row + num_rows)]
-            )
+            step_rows = (self._tensor([[piece.first_row] for piece in pieces]) + rows).flatten()
+            written = self._tensor([piece.first_row + row for piece in pieces for row in range(piece.num_rows)])
+            if len(written) < len(step_rows):
+                kept = self._tensor(
+                    [index * num_rows + row for index, piece in enumerate(pieces) for row in range(piece.num_rows)]
+                )
         return _Bunch(
             num_seqs=len(pieces),
             num_rows=num_rows,
@@ -184,6 +194,8 @@ class ReferenceBackend:
             slots=slots.flatten(),
             mask=mask.reshape(len(pieces), 1, -1, num_keys),
             rows=step_rows,
+            kept=kept,
+            written=written,
         )
 
     def _key_alignment(self, window: int | None) -> int:

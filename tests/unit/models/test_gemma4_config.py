@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tandem.core.errors import CheckpointError
-from tandem.models.gemma4.config import FULL, SLIDING, ExpertsConfig, PerLayerInputsConfig, read_target_config
+from tandem.models.gemma4.attention_config import FULL, SLIDING
+from tandem.models.gemma4.config import ExpertsConfig, PerLayerInputsConfig, read_target_config
 from tandem.models.gemma4.drafter_config import CentroidConfig, read_drafter_config
 from tests.checkpoints import VARIANTS, make_tiny_pair
 

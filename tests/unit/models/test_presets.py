@@ -10,7 +10,8 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.storage import KvStorage
-from tandem.models.gemma4.config import FULL, SLIDING, read_target_config
+from tandem.models.gemma4.attention_config import FULL, SLIDING
+from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.models.gemma4.drafter_config import read_drafter_config
 from tandem.models.gemma4.parameters import Destinations

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tandem.models.gemma4.config import FULL, SLIDING
+from tandem.models.gemma4.attention_config import FULL, SLIDING
 from training import batches, drafter_training, evaluation, refining, target_training
 from training.acceleration import Accelerator
 from training.network import Drafter, Target, build_masks

@@ -5,7 +5,8 @@ For shapes and random weights where no checkpoint is at hand. Both tables go by 
 
 from typing import Any
 
-from tandem.models.gemma4.config import FULL, SLIDING, Gemma4TextConfig, target_config
+from tandem.models.gemma4.attention_config import FULL, SLIDING
+from tandem.models.gemma4.config import Gemma4TextConfig, target_config
 from tandem.models.gemma4.fields import Fields
 
 _TEXT: dict[str, Any] = {

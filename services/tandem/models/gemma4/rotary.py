@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
-from tandem.models.gemma4.config import AttentionConfig
+from tandem.models.gemma4.attention_config import AttentionConfig
 
 
 class RotaryEmbedding:
