@@ -21,9 +21,9 @@ from tandem.rpc.channel import open_channel
 NAME = "adaptive-k"
 FIXED = (0, 1, 2, 4, 6)
 ADAPTIVE = "adaptive"
-BATCHES = {1: 2, 4: 1, 16: 1}  # streams at a time -> how often in one turn
+BATCHES = {1: 4, 4: 2, 16: 1}  # streams at a time -> how often in one turn
 MAX_TOKENS = 64
-NUM_TURNS = 3
+NUM_TURNS = 5
 GOAL = 0.97
 
 
