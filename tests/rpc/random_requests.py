@@ -177,6 +177,7 @@ FIELDS = (
     Field("cache_salt", st.text(max_size=8), bad("x" * 129)),
 )
 MAX_TOKENS = next(field for field in FIELDS if field.path == "stopping.max_tokens")
+SEED = next(field for field in FIELDS if field.path == "sampling.seed")
 DEFECTS = tuple((field, value) for field in (*PROMPTS, *FIELDS) for value in field.invalid)
 OPTIONAL = tuple(field for field in FIELDS if not field.valid.is_empty)
 UNAUTHENTICATED = Refusal(CODES.UNAUTHENTICATED, "INVALID_API_KEY")
@@ -189,6 +190,7 @@ def random_requests(draw: st.DrawFn) -> RandomRequest:
     prompt = draw(st.sampled_from(PROMPTS))
     _put(values, prompt.path, draw(prompt.valid))
     _put(values, MAX_TOKENS.path, draw(MAX_TOKENS.valid))  # else it is the context that ends a text
+    _put(values, SEED.path, draw(SEED.valid))  # else no run is like another
     for optional in draw(st.lists(st.sampled_from(OPTIONAL), max_size=6, unique=True)):
         _put(values, optional.path, draw(optional.valid))
     match draw(st.integers(0, 19)):
