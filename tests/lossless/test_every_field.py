@@ -13,6 +13,7 @@ from tandem.core.sequence import Sequence
 from tandem.telemetry import metrics as names
 from tests.checkpoints import VARIANTS, make_tiny_pair
 from tests.engines import load_tiny_target, mtp_drafts, new_sequence, running
+from tests.lossless.lookup import LookupSource
 from tests.lossless.near_tie import is_near_tie
 from tests.lossless.oracle import OracleDrafter
 
@@ -150,6 +151,15 @@ def test_all_together_with_the_mtp_drafter(alone, k):
 
 def test_with_adaptive_k(alone):
     run_and_check(alone, oracle(alone), 7, "adaptive K", adaptive_k=True)
+
+
+def test_with_the_lookup_drafter(alone):
+    metrics = run_and_check(alone, lambda inputs: LookupSource(), 4, "lookup")
+    assert metrics.value(names.SPEC_ACCEPTED_TOKENS) > 0
+
+
+def test_with_two_drafters_to_choose_from(alone):
+    run_and_check(alone, lambda inputs: [LookupSource(), oracle(alone)(inputs)], 7, "two drafters", adaptive_k=True)
 
 
 def test_again_with_a_warm_prefix_cache(alone):

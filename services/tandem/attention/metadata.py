@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+PAD_SLOT_ID = -1  # of a row that writes no key
+
 
 @dataclass(frozen=True)
 class QueryBatch:
@@ -41,3 +43,12 @@ class QueryBatch:
         """The position of every row, in flattened order."""
         for start, length in zip(self.start_positions, self.query_lens, strict=True):
             yield from range(start, start + length)
+
+    def slots_written(self, group: str, block_size: int) -> Iterator[int]:
+        """Where the key and value of every row go in a group, in flattened order."""
+        for start, length, num_keys, table in zip(
+            self.start_positions, self.query_lens, self.num_keys, self.block_tables[group], strict=True
+        ):
+            for position in range(start, start + length):
+                is_written = position < num_keys
+                yield table[position // block_size] * block_size + position % block_size if is_written else PAD_SLOT_ID

@@ -11,7 +11,6 @@ from tandem.attention.paged_kernel import attend_paged
 from tandem.kv_cache.group import KvGroup
 
 NO_WINDOW = 1 << 30
-PAD_SLOT_ID = -1
 _BLOCK_ROWS = {torch.float32: 16}  # as many as fit a multiprocessor's shared memory at the largest head
 _MANY_BLOCK_ROWS = 64  # of smaller numbers
 # Keys of a split, by the position from which on it holds: long texts are cut into fewer, longer splits, so that merging
@@ -44,7 +43,7 @@ class PagedBackend:
         slot_mapping, plans = {}, {}
         for group in groups:
             tables = batch.block_tables[group.name]
-            slot_mapping[group.name] = self._tensor(_slots_written(batch, tables, block_size), torch.int64)
+            slot_mapping[group.name] = self._tensor(list(batch.slots_written(group.name, block_size)), torch.int64)
             plans[group.name] = self._plan(batch, group, tables, block_size)
         return AttentionMetadata(
             batch.num_tokens, self._tensor(list(batch.positions()), torch.int64), slot_mapping, plans
@@ -114,16 +113,3 @@ def _num_splits(piece: tuple[int, int, int, int, int, int], window: int) -> int:
     first_key, end_key = max(0, start - window + 1), min(num_keys, start + num_rows)
     assert first_key < end_key, "a row sees no key"
     return (end_key - 1) // split_size - first_key // split_size + 1
-
-
-def _slots_written(batch: QueryBatch, tables: Sequence[Sequence[int]], block_size: int) -> list[int]:
-    slots = []
-    for start, length, num_keys, table in zip(
-        batch.start_positions, batch.query_lens, batch.num_keys, tables, strict=True
-    ):
-        for position in range(start, start + length):
-            is_written = position < num_keys
-            slots.append(
-                table[position // block_size] * block_size + position % block_size if is_written else PAD_SLOT_ID
-            )
-    return slots

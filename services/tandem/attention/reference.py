@@ -29,7 +29,6 @@ _LANES = 16  # of a 512-bit register
 _CHUNK_KEYS = 512  # torch's attention on a CPU works through the keys in chunks,
 _UNCUT_KEYS = 384  # and MKL sums so many of a chunk in one go, or else cuts it
 _SHORT_WINDOW = _UNCUT_KEYS - _MAX_PIECE_ROWS - 2 * _LANES  # all keys of a piece are summed in one go
-_PAD_SLOT_ID = -1  # a row that writes no key
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ class ReferenceBackend:
         for group in groups:
             tables = batch.block_tables[group.name]
             plans[group.name] = self._plan(batch, group, tables, block_size)
-            slot_mapping[group.name] = self._tensor(_slots_written(batch, tables, block_size) * copies)
+            slot_mapping[group.name] = self._tensor(list(batch.slots_written(group.name, block_size)) * copies)
         return AttentionMetadata(batch.num_tokens, self._tensor(positions), slot_mapping, plans)
 
     def attend(
@@ -257,15 +256,3 @@ def _blocks_read(block_table: Sequence[int], piece: _Piece, block_size: int) -> 
     assert len(block_ids) == piece.last_key // block_size - piece.first_key // block_size + 1, "a block is missing"
     assert min(block_ids) >= 0, "a visible key lies in a released block"
     return block_ids
-
-
-def _slots_written(batch: QueryBatch, tables: Sequence[Sequence[int]], block_size: int) -> list[int]:
-    slots = []
-    for seq_index, length in enumerate(batch.query_lens):
-        start, table = batch.start_positions[seq_index], tables[seq_index]
-        for position in range(start, start + length):
-            is_written = position < batch.num_keys[seq_index]
-            slots.append(
-                table[position // block_size] * block_size + position % block_size if is_written else _PAD_SLOT_ID
-            )
-    return slots
