@@ -4,7 +4,6 @@ Speculative decoding after Leviathan, Kalman, Matias, "Fast inference from trans
 (2023), with a judge that compares tokens instead of distributions: see `sampling.sampler`.
 """
 
-import logging
 import time
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ from tandem.engine.step import Chosen, ScheduledSequence, TokenLogprob
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
-
-logger = logging.getLogger(__name__)
 
 
 class Runner(Protocol):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tandem.cli.bench import prefix_cache
+from tandem.cli.bench import prefix_cache, replica
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.replica import Journal
@@ -17,12 +17,12 @@ def fake(monkeypatch, tmp_path):
     fake = FakeVerifier()
 
     @asynccontextmanager
-    async def open_replica(config, drafter, folder, journal):
+    async def open_replica(config, drafter, folder, journal, **settings):
         address = f"unix:{tmp_path}/v.sock"
         async with serving(fake, address):
             yield SimpleNamespace(verifier=address)
 
-    monkeypatch.setattr(prefix_cache, "open_replica", open_replica)
+    monkeypatch.setattr(replica, "open_replica", open_replica)
     return fake
 
 

@@ -1,6 +1,5 @@
 """Adaptive K beside every fixed one, over batches."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -8,15 +7,14 @@ from statistics import median
 
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.goal import Goal
+from tandem.cli.bench.measuring import in_batches
 from tandem.cli.bench.prompts import Prompt, encode, read_texts, spread
-from tandem.cli.bench.replica import Journal, open_replica
+from tandem.cli.bench.replica import Journal, open_verifier
 from tandem.cli.bench.section import Section
 from tandem.cli.bench.stream import Stream
 from tandem.cli.bench.throughput import throughput
 from tandem.cli.bench.verifier_client import Ask, VerifierClient
-from tandem.cli.up import private_directory
 from tandem.cli.up_config import SPLIT
-from tandem.rpc.channel import open_channel
 
 NAME = "adaptive-k"
 FIXED = (0, 1, 2, 4, 6)
@@ -38,9 +36,8 @@ async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
     async with AsyncExitStack() as stack:
         verifiers = []
         for adaptive_k in (False, True):
-            folder = stack.enter_context(private_directory(config.exchange_directory))
-            plan = await stack.enter_async_context(open_replica(config, SPLIT, folder, journal, adaptive_k=adaptive_k))
-            verifiers.append(VerifierClient(await stack.enter_async_context(open_channel(plan.verifier))))
+            opened = open_verifier(config, SPLIT, journal, adaptive_k=adaptive_k)
+            verifiers.append(await stack.enter_async_context(opened))
         settings = {_fixed(k): (verifiers[0], k) for k in FIXED} | {ADAPTIVE: (verifiers[1], max(FIXED))}
         for verifier, k in settings.values():
             await _run(verifier, k, prompts[:1], 1)
@@ -57,14 +54,7 @@ async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
 
 
 async def _run(verifier: VerifierClient, k: int, prompts: Sequence[Prompt], batch: int) -> list[list[Stream]]:
-    return [
-        list(
-            await asyncio.gather(
-                *(verifier.generate(one.token_ids, Ask(MAX_TOKENS, k)) for one in prompts[start : start + batch])
-            )
-        )
-        for start in range(0, len(prompts), batch)
-    ]
+    return await in_batches(lambda one: verifier.generate(one.token_ids, Ask(MAX_TOKENS, k)), prompts, batch)
 
 
 def _section(samples: dict[str, list[float]]) -> Section:

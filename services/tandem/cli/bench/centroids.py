@@ -12,7 +12,7 @@ from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.goal import Goal
 from tandem.cli.bench.prompts import Prompt, encode, read_texts, spread
-from tandem.cli.bench.replica import Journal, open_replica
+from tandem.cli.bench.replica import Journal, open_verifier
 from tandem.cli.bench.section import Section
 from tandem.cli.bench.stream import Stream
 from tandem.cli.bench.table import NAME_WIDTH
@@ -20,7 +20,6 @@ from tandem.cli.bench.throughput import throughput
 from tandem.cli.bench.verifier_client import Ask, VerifierClient
 from tandem.cli.up import private_directory
 from tandem.cli.up_config import SPLIT
-from tandem.rpc.channel import open_channel
 from tandem.verifier.config import IN_PROCESS
 
 NAME = "centroids"
@@ -47,10 +46,8 @@ async def measure_centroids(config: BenchConfig, journal: Journal) -> Section:
         folder = stack.enter_context(private_directory(config.exchange_directory))
         verifiers: dict[str, VerifierClient] = {}
         for name, draft_model in (await asyncio.to_thread(_make_heads, config, folder)).items():
-            place = stack.enter_context(private_directory(config.exchange_directory))
-            replica = open_replica(replace(config, draft_model=draft_model), IN_PROCESS, place, journal)
-            plan = await stack.enter_async_context(replica)
-            verifiers[name] = VerifierClient(await stack.enter_async_context(open_channel(plan.verifier)))
+            opened = open_verifier(replace(config, draft_model=draft_model), IN_PROCESS, journal)
+            verifiers[name] = await stack.enter_async_context(opened)
             await _write(verifiers[name], prompts[0], config, 0)  # the first text waits longer
         for turn in range(1, NUM_TURNS + 1):
             for index, prompt in enumerate(prompts):

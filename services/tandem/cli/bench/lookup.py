@@ -8,13 +8,10 @@ from tandem.cli.bench.field import our_contender
 from tandem.cli.bench.goal import Goal
 from tandem.cli.bench.measuring import measure_throughput
 from tandem.cli.bench.prompts import Prompt, encode, read_texts, spread
-from tandem.cli.bench.replica import Journal, open_replica
+from tandem.cli.bench.replica import Journal, open_verifier
 from tandem.cli.bench.section import Section
 from tandem.cli.bench.throughput import How, Measured, count_equal_texts
-from tandem.cli.bench.verifier_client import VerifierClient
-from tandem.cli.up import private_directory
 from tandem.cli.up_config import SPLIT
-from tandem.rpc.channel import open_channel
 from tandem.verifier.config import NO_DRAFTER
 
 NAME = "lookup"
@@ -38,9 +35,7 @@ async def measure_lookup(config: BenchConfig, journal: Journal) -> Section:
     async with AsyncExitStack() as stack:
         verifiers = []
         for drafter, lookup in ((NO_DRAFTER, True), (SPLIT, False)):
-            folder = stack.enter_context(private_directory(config.exchange_directory))
-            plan = await stack.enter_async_context(open_replica(config, drafter, folder, journal, lookup=lookup))
-            verifiers.append(VerifierClient(await stack.enter_async_context(open_channel(plan.verifier))))
+            verifiers.append(await stack.enter_async_context(open_verifier(config, drafter, journal, lookup=lookup)))
         looked_up, drafted = verifiers
         contenders = [
             our_contender(How.LOOKUP, looked_up, k, (1,)),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tandem.cli.bench.acceptance import Acceptance, acceptance
 from tandem.cli.bench.config import BenchConfig
@@ -45,7 +46,7 @@ async def measure_throughput(
     runs: dict[tuple[How, int], list[tuple[Throughput, list[Stream]]]] = {}
     for number in range(1, config.runs + 1):
         for batch, contender in turns:
-            streams = await _run(contender, prompts, batch, config.max_tokens)
+            streams = await in_batches(partial(_generate, contender, config.max_tokens), prompts, batch)
             figures = throughput(streams)
             flat = [stream for together in streams for stream in together]
             runs.setdefault((contender.how, batch), []).append((figures, flat))
@@ -67,12 +68,18 @@ async def measure_throughput(
     )
 
 
-async def _run(contender: Contender, prompts: Sequence[Prompt], batch: int, max_tokens: int) -> list[list[Stream]]:
-    streams = []
-    for start in range(0, len(prompts), batch):
-        together = prompts[start : start + batch]
-        streams.append(list(await asyncio.gather(*(contender.generate(prompt, max_tokens) for prompt in together))))
-    return streams
+def _generate(contender: Contender, max_tokens: int, prompt: Prompt) -> Awaitable[Stream]:
+    return contender.generate(prompt, max_tokens)
+
+
+async def in_batches(
+    generate: Callable[[Prompt], Awaitable[Stream]], prompts: Sequence[Prompt], batch: int
+) -> list[list[Stream]]:
+    """A text for each prompt, so many at a time; the next ones begin when all of these have ended."""
+    return [
+        list(await asyncio.gather(*map(generate, prompts[start : start + batch])))
+        for start in range(0, len(prompts), batch)
+    ]
 
 
 async def measure_acceptance(

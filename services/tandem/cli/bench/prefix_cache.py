@@ -7,12 +7,10 @@ from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.goal import Goal
 from tandem.cli.bench.prompts import encode, read_texts
-from tandem.cli.bench.replica import Journal, open_replica
+from tandem.cli.bench.replica import Journal, open_verifier
 from tandem.cli.bench.section import Section
 from tandem.cli.bench.table import NAME_WIDTH
-from tandem.cli.bench.verifier_client import Ask, VerifierClient
-from tandem.cli.up import private_directory
-from tandem.rpc.channel import open_channel
+from tandem.cli.bench.verifier_client import Ask
 from tandem.verifier.config import IN_PROCESS
 
 NUM_PROMPT_TOKENS = 1000
@@ -34,20 +32,16 @@ async def measure_prefix_cache(config: BenchConfig, journal: Journal) -> Section
     prompts = await encode(read_texts(config.prompts), config.target)
     token_ids = chain.from_iterable(prompt.token_ids for prompt in cycle(prompts))
     prompt = tuple(islice(token_ids, NUM_PROMPT_TOKENS))
-    with private_directory(config.exchange_directory) as folder:
-        async with open_replica(config, IN_PROCESS, folder, journal) as plan, open_channel(plan.verifier) as channel:
-            verifier = VerifierClient(channel)
-            await verifier.generate(
-                prompt, Ask(MAX_TOKENS, config.num_speculative_tokens)
-            )  # the first one waits longer
-            cold_ms, warm_ms = [], []
-            for number in range(NUM_PAIRS):
-                ask = Ask(MAX_TOKENS, config.num_speculative_tokens, cache_salt=f"prefix cache {number}")
-                cold, warm = await verifier.generate(prompt, ask), await verifier.generate(prompt, ask)
-                if cold.token_ids != warm.token_ids:
-                    raise MeasurementFailed("the prefix cache changed a text")
-                cold_ms.append(1000 * cold.sample.first_token_seconds)
-                warm_ms.append(1000 * warm.sample.first_token_seconds)
+    async with open_verifier(config, IN_PROCESS, journal) as verifier:
+        await verifier.generate(prompt, Ask(MAX_TOKENS, config.num_speculative_tokens))  # the first one waits longer
+        cold_ms, warm_ms = [], []
+        for number in range(NUM_PAIRS):
+            ask = Ask(MAX_TOKENS, config.num_speculative_tokens, cache_salt=f"prefix cache {number}")
+            cold, warm = await verifier.generate(prompt, ask), await verifier.generate(prompt, ask)
+            if cold.token_ids != warm.token_ids:
+                raise MeasurementFailed("the prefix cache changed a text")
+            cold_ms.append(1000 * cold.sample.first_token_seconds)
+            warm_ms.append(1000 * warm.sample.first_token_seconds)
     return _section(cold_ms, warm_ms)
 
 

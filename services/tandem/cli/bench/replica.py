@@ -9,8 +9,11 @@ from pathlib import Path
 
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.failure import MeasurementFailed
+from tandem.cli.bench.verifier_client import VerifierClient
 from tandem.cli.plan import Plan, make_plan
 from tandem.cli.supervisor import Supervisor
+from tandem.cli.up import private_directory
+from tandem.rpc.channel import open_channel
 from tandem.verifier.config import IN_PROCESS
 
 MAX_KEPT_LINES = 50
@@ -76,3 +79,14 @@ async def open_replica(
         plan = replace(plan, services=tuple(service for service in plan.services if service.name == "verifier"))
     async with Supervisor(plan, journal.on_line, journal.on_event, journal.on_trouble):
         yield plan
+
+
+@asynccontextmanager
+async def open_verifier(
+    config: BenchConfig, drafter: str, journal: Journal, *, lookup: bool = False, adaptive_k: bool = False
+) -> AsyncIterator[VerifierClient]:
+    """A verifier to call, with services and a folder of its own. See `open_replica`, of which this is part."""
+    with private_directory(config.exchange_directory) as folder:
+        replica = open_replica(config, drafter, folder, journal, lookup=lookup, adaptive_k=adaptive_k)
+        async with replica as plan, open_channel(plan.verifier) as channel:
+            yield VerifierClient(channel)

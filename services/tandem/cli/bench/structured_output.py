@@ -1,6 +1,5 @@
 """What a JSON Schema costs: the same prompts with and without one."""
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,15 +7,14 @@ from statistics import median
 
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.goal import Goal
+from tandem.cli.bench.measuring import in_batches
 from tandem.cli.bench.prompts import Prompt, encode, read_texts, spread
-from tandem.cli.bench.replica import Journal, open_replica
+from tandem.cli.bench.replica import Journal, open_verifier
 from tandem.cli.bench.section import Section
 from tandem.cli.bench.stream import Stream
 from tandem.cli.bench.throughput import Throughput, throughput
 from tandem.cli.bench.verifier_client import Ask, VerifierClient
-from tandem.cli.up import private_directory
 from tandem.cli.up_config import SPLIT
-from tandem.rpc.channel import open_channel
 from tandem.v1 import types_pb2
 
 NAME = "structured output"
@@ -48,32 +46,23 @@ async def measure_structured_output(config: BenchConfig, journal: Journal) -> Se
     """
     prompts = spread(await encode(read_texts(config.prompts), config.target), max(BATCHES))
     runs: dict[tuple[int, str], list[Throughput]] = {}
-    with private_directory(config.exchange_directory) as folder:
-        async with (
-            open_replica(config, SPLIT, folder, journal) as replica,
-            open_channel(replica.verifier) as channel,
-        ):
-            verifier = VerifierClient(channel)
-            ask = Ask(config.max_tokens, config.num_speculative_tokens)
-            for output_format in FORMATS.values():
-                warm_up = replace(ask, max_tokens=WARM_UP_TOKENS, output_format=output_format)
-                await verifier.generate(prompts[0].token_ids, warm_up)
-            for number in range(1, config.runs + 1):
-                for batch in BATCHES:
-                    for name, output_format in FORMATS.items():
-                        asked = replace(ask, output_format=output_format)
-                        figures = throughput(await _generate(verifier, prompts, batch, asked))
-                        runs.setdefault((batch, name), []).append(figures)
-                journal.on_event(f"{NAME}: run {number} of {config.runs}")
+    async with open_verifier(config, SPLIT, journal) as verifier:
+        ask = Ask(config.max_tokens, config.num_speculative_tokens)
+        for output_format in FORMATS.values():
+            warm_up = replace(ask, max_tokens=WARM_UP_TOKENS, output_format=output_format)
+            await verifier.generate(prompts[0].token_ids, warm_up)
+        for number in range(1, config.runs + 1):
+            for batch in BATCHES:
+                for name, output_format in FORMATS.items():
+                    asked = replace(ask, output_format=output_format)
+                    figures = throughput(await _generate(verifier, prompts, batch, asked))
+                    runs.setdefault((batch, name), []).append(figures)
+            journal.on_event(f"{NAME}: run {number} of {config.runs}")
     return _section(runs)
 
 
 async def _generate(verifier: VerifierClient, prompts: Sequence[Prompt], batch: int, ask: Ask) -> list[list[Stream]]:
-    streams = []
-    for start in range(0, len(prompts), batch):
-        together = prompts[start : start + batch]
-        streams.append(list(await asyncio.gather(*(verifier.generate(prompt.token_ids, ask) for prompt in together))))
-    return streams
+    return await in_batches(lambda prompt: verifier.generate(prompt.token_ids, ask), prompts, batch)
 
 
 def _section(runs: dict[tuple[int, str], list[Throughput]]) -> Section:
