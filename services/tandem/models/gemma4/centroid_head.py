@@ -16,7 +16,8 @@ from tandem.core.errors import CheckpointError
 from tandem.models.gemma4.candidate_logits import candidate_logits
 from tandem.models.gemma4.draft_head import DraftScores
 from tandem.models.gemma4.drafter_config import CentroidConfig
-from tandem.models.gemma4.parameters import Destination, Destinations, empty_matrix, whole
+from tandem.models.gemma4.linear import Linear
+from tandem.models.gemma4.parameters import Destination, Destinations
 
 _ORDERING = "masked_embedding.token_ordering"
 
@@ -29,7 +30,7 @@ class CentroidHead:
     ) -> None:
         """Allocates; `arrange` must follow when all is read."""
         self._top_k = config.top_k
-        self._centroids = empty_matrix(hidden_size, config.num_centroids, dtype, device)
+        self._centroids = Linear(hidden_size, config.num_centroids, dtype, device)
         self._table = torch.empty(vocab_size, hidden_size, dtype=dtype, device=device)
         shape = (config.num_centroids, vocab_size // config.num_centroids)
         self._token_ids = torch.empty(shape, dtype=torch.int64, device=device)  # of each cluster
@@ -37,7 +38,7 @@ class CentroidHead:
     def destinations(self, prefix: str) -> Destinations:
         """The token table, the centroids, and the tokens cluster after cluster."""
         yield f"{prefix}embed_tokens.weight", Destination(tuple(self._table.shape), (self._table,))
-        yield "masked_embedding.centroids.weight", whole(self._centroids)
+        yield "masked_embedding.centroids.weight", self._centroids.destination()
         ordering = self._token_ids.flatten()
         yield _ORDERING, Destination(tuple(ordering.shape), (ordering,))
 
@@ -54,6 +55,6 @@ class CentroidHead:
 
     def __call__(self, rows: torch.Tensor) -> DraftScores:  # [B, hidden_size], normed
         """Scores of top_k * cluster size candidates, in no order that means anything."""
-        clusters = torch.mm(rows, self._centroids).topk(self._top_k, sorted=False).indices  # [B, top_k]
+        clusters = self._centroids(rows).topk(self._top_k, sorted=False).indices  # [B, top_k]
         logits = candidate_logits(rows, self._table, clusters, self._token_ids.shape[1])
         return DraftScores(logits, self._token_ids[clusters].flatten(1))

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import torch
 
-from tandem.models.gemma4.parameters import Destinations, empty_matrix, whole
+from tandem.models.gemma4.linear import Linear
+from tandem.models.gemma4.parameters import Destinations
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,15 @@ class DenseHead:
 
     def __init__(self, hidden_size: int, vocab_size: int, dtype: torch.dtype, device: torch.device) -> None:
         """Allocates."""
-        self._matrix = empty_matrix(hidden_size, vocab_size, dtype, device)
+        self._product = Linear(hidden_size, vocab_size, dtype, device)
 
     def destinations(self, prefix: str) -> Destinations:
         """The drafter's own token table, which is its head and is never looked up."""
-        yield f"{prefix}embed_tokens.weight", whole(self._matrix)
+        yield f"{prefix}embed_tokens.weight", self._product.destination()
 
     def arrange(self, folder: Path) -> None:
         """Nothing is left to do."""
 
     def __call__(self, rows: torch.Tensor) -> DraftScores:  # [B, hidden_size], normed
         """One product over the whole vocabulary."""
-        return DraftScores(torch.mm(rows, self._matrix), None)
+        return DraftScores(self._product(rows), None)

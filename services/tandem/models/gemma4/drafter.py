@@ -20,7 +20,8 @@ from tandem.models.gemma4.centroid_head import CentroidHead
 from tandem.models.gemma4.draft_head import DenseHead, DraftHead, DraftScores
 from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs, RmsNorm
-from tandem.models.gemma4.parameters import Destinations, empty_matrix, whole
+from tandem.models.gemma4.linear import Linear
+from tandem.models.gemma4.parameters import Destinations
 from tandem.models.gemma4.rotary import RotaryEmbedding
 
 
@@ -51,8 +52,8 @@ class Gemma4MtpDrafter:
         self.backend = backend or backend_for(text.num_attention_heads, device, dtype, is_batch_invariant=False)
         self.bind(target_embedding)
         self._embed_scale = torch.tensor(backbone**0.5).to(device, dtype)  # rounded as the weights are
-        self._pre_projection = empty_matrix(2 * backbone, text.hidden_size, dtype, device)
-        self._post_projection = empty_matrix(text.hidden_size, backbone, dtype, device)
+        self._pre_projection = Linear(2 * backbone, text.hidden_size, dtype, device)
+        self._post_projection = Linear(text.hidden_size, backbone, dtype, device)
         self._head: DraftHead = (
             CentroidHead(config.centroids, text.hidden_size, text.vocab_size, dtype, device)
             if config.centroids
@@ -78,8 +79,8 @@ class Gemma4MtpDrafter:
         for layer in self._layers:
             yield from layer.destinations()
         yield f"{prefix}norm.weight", self._norm.destination()
-        yield "pre_projection.weight", whole(self._pre_projection)
-        yield "post_projection.weight", whole(self._post_projection)
+        yield "pre_projection.weight", self._pre_projection.destination()
+        yield "post_projection.weight", self._post_projection.destination()
 
     def arrange(self, folder: Path) -> None:
         """Makes the network ready once all destinations are filled.
@@ -101,7 +102,7 @@ class Gemma4MtpDrafter:
         assert metadata.num_rows == metadata.num_tokens, "a drafter's steps are not padded"
         assert self.target_embedding is not None, "bind comes first"
         embedded = F.embedding(token_ids, self.target_embedding) * self._embed_scale
-        rows = torch.mm(torch.cat((embedded, hidden), -1), self._pre_projection)
+        rows = self._pre_projection(torch.cat((embedded, hidden), -1))
         inputs = {
             layer_type: LayerInputs(cos, sin, metadata.slot_mapping[layer_type], metadata.plans[layer_type])
             for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
@@ -109,4 +110,4 @@ class Gemma4MtpDrafter:
         for layer, layer_type in zip(self._layers, self.config.text.layer_types, strict=True):
             rows = layer(rows, inputs[layer_type], kv[layer_type], self.backend)
         normed = self._norm(rows)
-        return self._head(normed), torch.mm(normed, self._post_projection)
+        return self._head(normed), self._post_projection(normed)

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 
 from tandem.attention.base import AttentionBackend
 from tandem.models.gemma4.config import Gemma4TextConfig
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.moe import MixtureOfExperts
 from tandem.models.gemma4.norm import RmsNorm
-from tandem.models.gemma4.parameters import Destination, Destinations, columns, empty_matrix, whole
+from tandem.models.gemma4.parameters import Destination, Destinations
 from tandem.models.gemma4.per_layer_inputs import PerLayerGate
 
 __all__ = ["DecoderLayer", "LayerInputs", "RmsNorm"]
@@ -58,10 +59,10 @@ class DecoderLayer:
         num_projected = self._num_rotated if self._is_k_eq_v else num_all
         self._intermediate_size = config.intermediate_size_of(layer_id)
 
-        self._qkv = empty_matrix(hidden_size, num_projected * head_dim, dtype, device)
-        self._o = empty_matrix(self._num_heads * head_dim, hidden_size, dtype, device)
-        self._gate_up = empty_matrix(hidden_size, 2 * self._intermediate_size, dtype, device)
-        self._down = empty_matrix(self._intermediate_size, hidden_size, dtype, device)
+        self._qkv = Linear(hidden_size, num_projected * head_dim, dtype, device)
+        self._o = Linear(self._num_heads * head_dim, hidden_size, dtype, device)
+        self._gate_up = Linear(hidden_size, 2 * self._intermediate_size, dtype, device)
+        self._down = Linear(self._intermediate_size, hidden_size, dtype, device)
         self._head_norm = RmsNorm((num_all, head_dim), config.rms_norm_eps, dtype, device)
         self._norms = {
             name: RmsNorm((hidden_size,), config.rms_norm_eps, dtype, device)
@@ -82,14 +83,14 @@ class DecoderLayer:
             if not self._is_k_eq_v:
                 heads["v"] = (self._num_rotated, self._num_rotated + self._num_kv_heads)
         for name, (start, stop) in heads.items():
-            yield f"{self._prefix}self_attn.{name}_proj.weight", columns(self._qkv, start * size, stop * size)
+            yield f"{self._prefix}self_attn.{name}_proj.weight", self._qkv.destination(start * size, stop * size)
             if name != "v":
                 yield f"{self._prefix}self_attn.{name}_norm.weight", self._head_norm.destination(start, stop)
-        yield f"{self._prefix}self_attn.o_proj.weight", whole(self._o)
+        yield f"{self._prefix}self_attn.o_proj.weight", self._o.destination()
         gate = self._intermediate_size
-        yield f"{self._prefix}mlp.gate_proj.weight", columns(self._gate_up, 0, gate)
-        yield f"{self._prefix}mlp.up_proj.weight", columns(self._gate_up, gate, 2 * gate)
-        yield f"{self._prefix}mlp.down_proj.weight", whole(self._down)
+        yield f"{self._prefix}mlp.gate_proj.weight", self._gate_up.destination(0, gate)
+        yield f"{self._prefix}mlp.up_proj.weight", self._gate_up.destination(gate, 2 * gate)
+        yield f"{self._prefix}mlp.down_proj.weight", self._down.destination()
         for name, norm in self._norms.items():
             yield f"{self._prefix}{name}_layernorm.weight", norm.destination()
         if self._experts:
@@ -108,9 +109,9 @@ class DecoderLayer:
     ) -> torch.Tensor:  # [T, hidden_size]
         """One layer over the rows of a step."""
         attended = self._attend(self._input_norm(hidden), inputs, kv, backend)
-        hidden = self._post_attention_norm.add_to(hidden, torch.mm(attended, self._o))
-        gate, up = torch.mm(self._pre_feedforward_norm(hidden), self._gate_up).chunk(2, -1)
-        feedforward = torch.mm(F.gelu(gate, approximate="tanh").mul_(up), self._down)
+        hidden = self._post_attention_norm.add_to(hidden, self._o(attended))
+        gate, up = self._gate_up(self._pre_feedforward_norm(hidden)).chunk(2, -1)
+        feedforward = self._down(F.gelu(gate, approximate="tanh").mul_(up))
         if self._experts:
             feedforward = self._experts.add_to(feedforward, hidden)
         hidden = self._post_feedforward_norm.add_to(hidden, feedforward)
@@ -123,7 +124,7 @@ class DecoderLayer:
         self, hidden: torch.Tensor, inputs: LayerInputs, kv: torch.Tensor, backend: AttentionBackend
     ) -> torch.Tensor:  # [T, hidden_size] -> [T, num_heads * head_dim]
         num_tokens, num_heads = hidden.shape[0], self._num_heads
-        heads = torch.mm(hidden, self._qkv).view(num_tokens, -1, self._head_dim)  # queries, keys, values
+        heads = self._qkv(hidden).view(num_tokens, -1, self._head_dim)  # queries, keys, values
         if self._owns_kv and self._is_k_eq_v:
             heads = torch.cat((heads, heads[:, num_heads:]), 1)
         heads = self._head_norm(heads)

@@ -14,15 +14,14 @@ import torch
 import torch.nn.functional as F
 
 from tandem.models.gemma4.config import Gemma4TextConfig
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.norm import RmsNorm
 from tandem.models.gemma4.parameters import (
     MIN_STABLE_ROWS,
     Destination,
     Destinations,
     empty_matrices,
-    empty_matrix,
     stacked,
-    whole,
 )
 
 
@@ -35,7 +34,7 @@ class MixtureOfExperts:
         num_experts, size = config.experts.num_experts, config.experts.intermediate_size
         hidden_size = config.hidden_size
         self._prefix, self._top_k, self._router_scale = prefix, config.experts.top_k, hidden_size**-0.5
-        self._router = empty_matrix(hidden_size, num_experts, dtype, device)
+        self._router = Linear(hidden_size, num_experts, dtype, device)
         self._expert_scale = torch.ones(num_experts, dtype=dtype, device=device)
         self._gate_up = empty_matrices(num_experts, hidden_size, 2 * size, dtype, device)
         self._down = empty_matrices(num_experts, size, hidden_size, dtype, device)
@@ -47,7 +46,7 @@ class MixtureOfExperts:
 
     def destinations(self) -> Destinations:
         """Every tensor of router, experts and norms."""
-        yield f"{self._prefix}router.proj.weight", whole(self._router)
+        yield f"{self._prefix}router.proj.weight", self._router.destination()
         yield f"{self._prefix}router.scale", self._router_norm.destination()
         yield (
             f"{self._prefix}router.per_expert_scale",
@@ -65,7 +64,7 @@ class MixtureOfExperts:
         return self._post_norm.add_to(self._dense_norm(dense), self._mix(self._pre_norm(hidden), expert_ids, weights))
 
     def _route(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # -> [T, k] int64, [T, k] float32
-        scores = torch.mm(self._router_norm(hidden), self._router)
+        scores = self._router(self._router_norm(hidden))
         top_scores, expert_ids = scores.topk(self._top_k, -1)
         weights = top_scores.float().mul_(self._router_scale).softmax(-1)
         return expert_ids, weights.mul_(self._expert_scale[expert_ids])

@@ -59,11 +59,6 @@ def columns(matrix: torch.Tensor, start: int, stop: int) -> Destination:  # [in_
     return Destination(tuple(view.shape), (view,))
 
 
-def whole(matrix: torch.Tensor) -> Destination:  # [in_features, out_features]
-    """The destination of a checkpoint's [out_features, in_features] that is a matrix of its own."""
-    return columns(matrix, 0, matrix.shape[1])
-
-
 def stacked(matrices: torch.Tensor) -> Destination:  # [count, in_features, out_features]
     """The destination of a checkpoint's [count, out_features, in_features]."""
     view = matrices.transpose(1, 2)

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from tandem.models.gemma4.config import Gemma4TextConfig
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.norm import RmsNorm
-from tandem.models.gemma4.parameters import Destination, Destinations, empty_matrix, whole
+from tandem.models.gemma4.parameters import Destination, Destinations
 
 
 class PerLayerInputs:
@@ -23,7 +24,7 @@ class PerLayerInputs:
         self._prefix, self._size = config.tensor_prefix, config.per_layer_inputs.hidden_size
         width = config.num_hidden_layers * self._size
         self._table = torch.empty(config.per_layer_inputs.vocab_size, width, dtype=dtype, device=device)
-        self._projection = empty_matrix(config.hidden_size, width, dtype, device)
+        self._projection = Linear(config.hidden_size, width, dtype, device)
         # Rows divided by sqrt(hidden_size) and then normed are the rows normed with so much larger an eps.
         self._norm = RmsNorm((self._size,), config.rms_norm_eps * config.hidden_size, dtype, device)
         self._scale = torch.tensor(sqrt(self._size)).to(device, dtype)  # rounded as the weights are
@@ -32,7 +33,7 @@ class PerLayerInputs:
         """The table, the projection and its norm."""
         table = Destination(tuple(self._table.shape), (self._table,))
         yield f"{self._prefix}embed_tokens_per_layer.weight", table
-        yield f"{self._prefix}per_layer_model_projection.weight", whole(self._projection)
+        yield f"{self._prefix}per_layer_model_projection.weight", self._projection.destination()
         yield f"{self._prefix}per_layer_projection_norm.weight", self._norm.destination()
 
     def __call__(
@@ -41,7 +42,7 @@ class PerLayerInputs:
         embedded: torch.Tensor,  # [T, hidden_size]
     ) -> tuple[torch.Tensor, ...]:  # for each layer [T, size]
         """The inputs of all layers."""
-        rows = self._norm(torch.mm(embedded, self._projection).view(len(token_ids), -1, self._size))
+        rows = self._norm(self._projection(embedded).view(len(token_ids), -1, self._size))
         rows.addcmul_(F.embedding(token_ids, self._table).view(rows.shape), self._scale)
         return rows.mul_(sqrt(0.5)).unbind(1)
 
@@ -58,17 +59,17 @@ class PerLayerGate:
         assert config.per_layer_inputs is not None
         size, hidden_size = config.per_layer_inputs.hidden_size, config.hidden_size
         self._prefix = prefix
-        self._gate = empty_matrix(hidden_size, size, dtype, device)
-        self._out = empty_matrix(size, hidden_size, dtype, device)
+        self._gate = Linear(hidden_size, size, dtype, device)
+        self._out = Linear(size, hidden_size, dtype, device)
         self._norm = RmsNorm((hidden_size,), config.rms_norm_eps, dtype, device)
 
     def destinations(self) -> Destinations:
         """The two projections and the norm after them."""
-        yield f"{self._prefix}per_layer_input_gate.weight", whole(self._gate)
-        yield f"{self._prefix}per_layer_projection.weight", whole(self._out)
+        yield f"{self._prefix}per_layer_input_gate.weight", self._gate.destination()
+        yield f"{self._prefix}per_layer_projection.weight", self._out.destination()
         yield f"{self._prefix}post_per_layer_input_norm.weight", self._norm.destination()
 
     def add_to(self, hidden: torch.Tensor, layer_input: torch.Tensor) -> torch.Tensor:  # [T, hidden_size], [T, size]
         """`hidden` plus what the gate lets through."""
-        gated = F.gelu(torch.mm(hidden, self._gate), approximate="tanh").mul_(layer_input)
-        return self._norm.add_to(hidden, torch.mm(gated, self._out))
+        gated = F.gelu(self._gate(hidden), approximate="tanh").mul_(layer_input)
+        return self._norm.add_to(hidden, self._out(gated))

@@ -10,8 +10,9 @@ from tandem.attention.backends import backend_for
 from tandem.attention.base import AttentionBackend, AttentionMetadata
 from tandem.models.gemma4.config import Gemma4TextConfig
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.norm import RmsNorm
-from tandem.models.gemma4.parameters import Destination, Destinations, empty_matrix
+from tandem.models.gemma4.parameters import Destination, Destinations
 from tandem.models.gemma4.per_layer_inputs import PerLayerInputs
 from tandem.models.gemma4.rotary import RotaryEmbedding
 
@@ -60,9 +61,9 @@ class Gemma4Target:
         # On a CPU the head is a copy, laid out as `parameters` says; elsewhere it is the table itself.
         self._is_head_copied = device.type == "cpu"
         self._head = (
-            empty_matrix(config.hidden_size, config.vocab_size, dtype, device)
+            Linear(config.hidden_size, config.vocab_size, dtype, device)
             if self._is_head_copied
-            else embedding.t()
+            else Linear.of(embedding.t())
         )
         self.kv_groups = config.kv_groups  # that a `KvStorage` for this network has
         self._owners = config.kv_owners
@@ -82,8 +83,8 @@ class Gemma4Target:
     def destinations(self) -> Destinations:
         """Every tensor that a checkpoint must have."""
         prefix = self.config.tensor_prefix
-        tables = (self.embed_tokens, self._head.t()) if self._is_head_copied else (self.embed_tokens,)
-        yield f"{prefix}embed_tokens.weight", Destination(tuple(self.embed_tokens.shape), tables)
+        heads = self._head.destination().views if self._is_head_copied else ()
+        yield f"{prefix}embed_tokens.weight", Destination(tuple(self.embed_tokens.shape), (self.embed_tokens, *heads))
         if self._per_layer_inputs:
             yield from self._per_layer_inputs.destinations()
         for layer in self._layers:
@@ -118,6 +119,6 @@ class Gemma4Target:
         num_rows = hidden.shape[0]
         if num_rows == 1:  # one row alone would round differently
             hidden = hidden.expand(2, -1)
-        logits = torch.mm(hidden, self._head)[:num_rows].float()
+        logits = self._head(hidden)[:num_rows].float()
         softcap = self.config.final_logit_softcapping
         return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
