@@ -48,8 +48,12 @@ class Engine:
             rounds.metrics.set(names.KV_BLOCKS, pool.num_blocks, group=group)
 
     def calibrate(self) -> None:
-        """Before `start`: measures steps, for a policy that goes by what they take. Takes seconds."""
-        calibrate(self._rounds)
+        """Before `start`: measures steps, for a policy that goes by what they take. Takes seconds.
+
+        Rounds that run ahead of the host are measured as they come.
+        """
+        if not self._rounds.ahead:
+            calibrate(self._rounds)
 
     def capture(self, progress: Progress | None = None) -> None:
         """Before `start`: captures the rounds that run ahead of the host. Takes seconds."""
