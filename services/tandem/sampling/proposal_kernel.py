@@ -44,8 +44,8 @@ def _search(
 ):  # fmt: skip
     """Looks at the tokens whose keys are above `bound`, in every `step`-th tile from `first` on.
 
-    Returns the best score and its token's key, of these tokens and of the most likely one, and the mass of all. A
-    score, in float64, is computed only in tiles where a bound that costs far less does not rule out that it is the best.
+    Returns the best score and its token's key, of these tokens and of the most likely one, and the mass of all.
+    Scores, in float64, are computed only in tiles where a cheap bound does not rule out that the best is there.
     """
     best = ordered_of(best_key)
     score = gumbel_of(words_of_tokens(seed, position, id_of(best_key)))
