@@ -17,6 +17,7 @@ from tandem.exchange.draft_inputs import DraftInputs
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.target import Gemma4Target
+from tandem.sampling.judge import Judge, judge
 from tandem.telemetry.metrics import Metrics
 
 
@@ -49,6 +50,7 @@ def make_engine(
     metrics: Metrics,
     publish: Publish,
     adaptive_k: bool = False,
+    judge: Judge = judge,
 ) -> Engine:
     """An engine that is not started.
 
@@ -61,9 +63,10 @@ def make_engine(
         metrics: where everything is counted.
         publish: told each round's outputs, on the engine's thread; returns at once.
         adaptive_k: drafts as much as pays, instead of as much as is asked for.
+        judge: says which drafts stand.
     """
     kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
-    runner = ModelRunner(target, storage, kv, inputs)
+    runner = ModelRunner(target, storage, kv, inputs, judge=judge)
     scheduler = Scheduler(limits, kv)
     policy = AdaptiveDrafts(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
     speculation = Speculation(drafters, policy, scheduler, runner.vocabulary_size, metrics)

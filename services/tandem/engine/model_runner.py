@@ -17,7 +17,7 @@ from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.sampling.grammar_masks import GrammarMasks
-from tandem.sampling.judge import judge
+from tandem.sampling.judge import Judge, judge
 from tandem.sampling.logprobs import Logprobs, logprobs
 from tandem.sampling.penalties import LogitAdjustments
 from tandem.sampling.rows import SamplingRows
@@ -37,7 +37,14 @@ class _SlotState:
 class ModelRunner:
     """The target network over its KV cache, and the drafter's inputs."""
 
-    def __init__(self, target: Gemma4Target, storage: KvStorage, kv: KvAllocator, inputs: DraftInputs) -> None:
+    def __init__(
+        self,
+        target: Gemma4Target,
+        storage: KvStorage,
+        kv: KvAllocator,
+        inputs: DraftInputs,
+        judge: Judge = judge,
+    ) -> None:
         """Takes the parts.
 
         Args:
@@ -45,6 +52,7 @@ class ModelRunner:
             storage: its KV tensors.
             kv: who holds which blocks of them.
             inputs: where the drafter reads; `inputs.kv` are the tensors of `storage` that it shares.
+            judge: says which drafts stand.
         """
         self.vocabulary_size = target.config.vocab_size
         self._target = target
@@ -53,6 +61,7 @@ class ModelRunner:
         self._inputs = inputs
         self._device = target.embed_tokens.device
         self._grammar_masks = GrammarMasks(self.vocabulary_size, self._device)
+        self._judged_by = judge
         self._slots: dict[int, _SlotState] = {}
 
     def enter(self, sequence: Sequence, slot: int) -> None:
@@ -179,7 +188,7 @@ class ModelRunner:
             [*scheduled.draft_token_ids, *[0] * (most - count)]
             for scheduled, count in zip(verified, num_drafts, strict=True)
         ]
-        return judge(
+        return self._judged_by(
             token_ids[self._tensor(rows)].view(len(verified), most + 1),
             self._tensor(drafts).view(len(verified), most),
             self._tensor(num_drafts),
