@@ -3,16 +3,22 @@
 import argparse
 
 from tandem.cli.bench.config import BenchConfig
+from tandem.cli.bench.preset.config import PresetConfig
 from tandem.cli.parser import Parser, add_options, load_config
 
 
 def configure(parser: Parser) -> None:
     """Adds the command's options."""
-    add_options(parser, BenchConfig)
+    add_options(parser, BenchConfig, PresetConfig)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures and prints one table; returns 0 whatever the figures are: they are no test."""
+    if vars(arguments).get("preset"):
+        preset_config = load_config(PresetConfig, arguments)
+        from tandem.cli.bench.preset.command import bench_preset
+
+        return bench_preset(preset_config)
     config = load_config(BenchConfig, arguments)
     from tandem.cli.bench.command import bench
 
