@@ -1,12 +1,16 @@
-"""How fast the device reads, in a process that ends with the answer: `python -m tandem.cli.bench.preset.bandwidth cuda`.
+"""How fast the device reads: `python -m tandem.cli.bench.preset.bandwidth cuda`, a process that ends with the answer.
 
-One number is printed: bytes a second, the best of several reads of far more than any cache holds.
+A line of JSON is printed: the device's name, and bytes a second, the best of several reads of far more than any cache
+holds.
 """
 
+import json
 import sys
 import time
 
 import torch
+
+from tandem.cli.bench.machine import processor
 
 CUDA_BYTES = 8 << 30
 CPU_BYTES = 256 << 20
@@ -30,4 +34,5 @@ def _seconds(numbers: torch.Tensor, device: str) -> float:  # [N] float32
 
 
 if __name__ == "__main__":
-    print(read_bytes_per_second(sys.argv[1]))
+    name = torch.cuda.get_device_name() if sys.argv[1] == "cuda" else processor()
+    print(json.dumps({"name": name, "read_bytes_per_second": read_bytes_per_second(sys.argv[1])}))

@@ -9,6 +9,9 @@ from tandem.core.errors import ConfigError
 from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig
 
 DRAFTERS = (SPLIT, IN_PROCESS, NO_DRAFTER)
+AS_DTYPE, FP8 = "dtype", "fp8"
+WEIGHTS = (AS_DTYPE, FP8)
+SWITCH = {"false": False, "true": True}
 
 
 @dataclass(frozen=True)
@@ -19,19 +22,21 @@ class PresetConfig:
         ConfigError: settings that measure nothing.
     """
 
-    preset: str = option("", help="measures networks of a shape: gemma-4-31b and so on, or a folder with two of them")
-    random_weights: bool = option(False, help="with --preset, which has no others: weights are drawn on the device")
+    preset: str = option("", help="measures a shape instead: gemma-4-31b and so on, or a folder of two config.json's")
+    random_weights: bool = option(False, help="with --preset, where no others are: weights are drawn on the device")
     acceptance_length: float = option(4.0, help="with --preset: tokens a round, whatever the drafts are")
     drafters: str = option(",".join(DRAFTERS), help="with --preset: where drafts are made, in turn")
+    weights: str = option(AS_DTYPE, help=f"with --preset: formats of the target's projections ({AS_DTYPE},{FP8})")
+    adaptive_k: str = option("false", help="with --preset: always K drafts, or as many as pay (false,true)")
     batches: str = option("1,8,32", help="with --preset: streams at a time, in turn")
     prompt_tokens: str = option("512", help="with --preset: lengths of prompts; all but the first at batch 1 only")
-    temperature: float = option(0.0, help="of the texts")
     device: str = option("cuda", help="with --preset: device of both networks", choices=["cpu", "cuda"])
     dtype: str = option("bfloat16", help="with --preset: number format", choices=["float32", "bfloat16"])
-    adaptive_k: bool = option(False, help="with --preset: drafts only as much as pays, at most K")
     max_step_tokens: int = option(VerifierConfig.max_step_tokens, help="with --preset: as for 'tandem verifier'")
-    profile: bool = option(True, help="with --preset on CUDA: one more text of each kind shows what a round is made of")
+    profile: bool = option(True, help="with --preset on CUDA: further texts show what a round is made of")
     plot: str = option("", help="with --preset: PNG file for a plot of the figures; empty: none")
+    # The following are options of every benchmark, described with the others; these are their defaults here.
+    temperature: float = option(0.0, help="of the texts")
     num_speculative_tokens: int = option(7, help="draft tokens a round (K)")
     max_tokens: int = option(256, help="tokens of each text")
     runs: int = option(3, help="texts of each kind; the table shows medians")
@@ -42,26 +47,33 @@ class PresetConfig:
 
     def __post_init__(self) -> None:
         """Refuses what could not be measured."""
-        if not self.preset:
-            raise ConfigError("--preset is required")
-        if not self.random_weights:
-            raise ConfigError("--preset needs --random-weights: it names a shape, which has no weights of its own")
+        _require(bool(self.preset), "--preset is required")
+        _require(self.random_weights, "--preset needs --random-weights: a shape has no weights of its own")
         for name in ("num_speculative_tokens", "runs", "max_step_tokens"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
-        if self.max_tokens < 2:
-            raise ConfigError("--max-tokens must be at least 2: the first one is the prompt's")
-        if not 1 <= self.acceptance_length <= self.num_speculative_tokens + 1:
-            raise ConfigError("--acceptance-length must be between 1 and --num-speculative-tokens + 1")
-        unknown = set(self.drafter_list) - set(DRAFTERS)
-        if unknown or not self.drafter_list:
-            raise ConfigError(f"--drafters must list some of {', '.join(DRAFTERS)}")
-        assert self.batch_list and self.prompt_list
+            _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1")
+        _require(self.max_tokens >= 2, "--max-tokens must be at least 2: the first one is the prompt's")
+        _require(self.temperature >= 0, "--temperature cannot be negative")
+        _require(
+            1 <= self.acceptance_length <= self.num_speculative_tokens + 1,
+            "--acceptance-length must be between 1 and --num-speculative-tokens + 1",
+        )
+        for listed in (self.drafter_list, self.weights_list, self.adaptive_list, self.batch_list, self.prompt_list):
+            assert listed, "each of them refuses what is no list"
 
     @property
     def drafter_list(self) -> tuple[str, ...]:
         """Where drafts are made."""
-        return tuple(filter(None, self.drafters.split(",")))
+        return _listed("--drafters", self.drafters, DRAFTERS)
+
+    @property
+    def weights_list(self) -> tuple[str, ...]:
+        """Formats of the target's projections."""
+        return _listed("--weights", self.weights, WEIGHTS)
+
+    @property
+    def adaptive_list(self) -> tuple[bool, ...]:
+        """Whether K adapts."""
+        return tuple(SWITCH[word] for word in _listed("--adaptive-k", self.adaptive_k, tuple(SWITCH)))
 
     @property
     def batch_list(self) -> tuple[int, ...]:
@@ -74,11 +86,20 @@ class PresetConfig:
         return _numbers("--prompt-tokens", self.prompt_tokens)
 
 
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _listed(name: str, text: str, choices: tuple[str, ...]) -> tuple[str, ...]:
+    words = tuple(text.split(","))
+    _require(set(words) <= set(choices), f"{name} must list some of {', '.join(choices)}, with commas between")
+    return words
+
+
 def _numbers(name: str, text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 1:
-        raise ConfigError(f"{name} must list numbers from 1 on, such as 1,8")
-    return numbers
+    words = text.split(",")
+    _require(
+        all(word.isdecimal() and int(word) >= 1 for word in words), f"{name} must list numbers from 1 on, such as 1,8"
+    )
+    return tuple(map(int, words))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tandem.cli.bench.preset.kinds import Kind
 from tandem.cli.bench.stream import Arrival
 
 
@@ -27,19 +26,6 @@ class Run:
     ms_per_round: float  # in the time of `tokens_per_second`
     first_token_ms: float  # the median of the texts
     acceptance_length: float  # tokens a round, the target's own included
-
-
-@dataclass(frozen=True)
-class Measured:
-    """All runs of one kind of texts with drafts from one place."""
-
-    drafter: str
-    kind: Kind
-    runs: tuple[Run, ...]
-
-    def median(self, name: str) -> float:
-        """Of one figure of the runs."""
-        return median(getattr(run, name) for run in self.runs)
 
 
 def run_figures(texts: Sequence[Text]) -> Run:

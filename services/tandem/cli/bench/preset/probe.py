@@ -16,6 +16,8 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from tandem.cli.bench.preset.memory import host_bytes
+
 MAX_KERNELS = 20
 # Calls that keep a thread until the device has done something.
 WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize", "cudaDeviceSynchronize", "cudaMemcpy")
@@ -35,24 +37,13 @@ def _answer_all(listener: socket.socket, device: str) -> None:
         connection, _ = listener.accept()
         with connection, connection.makefile("rw") as lines:
             seconds = json.loads(lines.readline())["profile_seconds"]
-            answer = {"host_bytes": _host_bytes(), "gpu_bytes": _gpu_bytes(device)}
-            if seconds and device == "cuda":
-                answer["profile"] = _profile(seconds)
+            answer: dict[str, Any] = {"host_bytes": host_bytes("self")}
+            if device == "cuda":
+                free, total = torch.cuda.mem_get_info()
+                answer |= {"device_bytes": torch.cuda.max_memory_reserved(), "device_in_use": total - free}
+                if seconds:
+                    answer["profile"] = _profile(seconds)
             lines.write(json.dumps(answer) + "\n")
-
-
-def _host_bytes() -> int | None:
-    """Memory of this process that is in no file; None where the kernel does not say."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in status if line.startswith("RssAnon:")), None)
-
-
-def _gpu_bytes(device: str) -> int | None:
-    """Most that torch ever held of the device for this process, what it kept for later included."""
-    return torch.cuda.max_memory_reserved() if device == "cuda" else None
 
 
 def _profile(seconds: float) -> dict[str, Any]:

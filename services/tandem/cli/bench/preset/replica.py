@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tandem.cli.bench.preset.config import PresetConfig
-from tandem.cli.bench.preset.kinds import Kind, longest_context
+from tandem.cli.bench.preset.kind import Kind, Way, longest_context
+from tandem.cli.bench.preset.memory import Memory, host_bytes
 from tandem.cli.bench.preset.service import SERVICES, StandIns
 from tandem.cli.bench.replica import Journal
 from tandem.cli.client import Client, open_client
@@ -32,7 +33,7 @@ class Replica:
     """Services that are ready."""
 
     gateway: Client
-    pids: Mapping[str, int]  # by service
+    _pids: Mapping[str, int]  # by service
     _sockets: Mapping[str, Path]  # of those that can be probed
 
     async def probe(self, profile_seconds: float = 0.0) -> dict[str, dict[str, Any]]:
@@ -40,16 +41,25 @@ class Replica:
         answers = await asyncio.gather(*(_ask(path, profile_seconds) for path in self._sockets.values()))
         return dict(zip(self._sockets, answers, strict=True))
 
+    async def memory(self) -> Memory:
+        """Of all services now."""
+        answers = await self.probe()
+        return Memory(
+            host={name: host_bytes(pid) for name, pid in self._pids.items()},
+            device={name: answer.get("device_bytes") for name, answer in answers.items()},
+            device_in_use=max(answer.get("device_in_use", 0) for answer in answers.values()) or None,
+        )
+
 
 @asynccontextmanager
 async def open_replica(
-    config: PresetConfig, drafter: str, kinds: list[Kind], paths: tuple[Path, Path], folder: Path, journal: Journal
+    config: PresetConfig, way: Way, kinds: list[Kind], paths: tuple[Path, Path], folder: Path, journal: Journal
 ) -> AsyncIterator[Replica]:
     """Starts the services, and stops them.
 
     Args:
         config: the settings.
-        drafter: where drafts are made.
+        way: how texts are made.
         kinds: of texts that will be asked for; memory is taken for no more than these.
         paths: folders of target and drafter, without weights.
         folder: where the services meet, for them alone.
@@ -59,23 +69,25 @@ async def open_replica(
         ConfigError: a service refuses its settings.
         StartFailed: a service ended for another reason.
     """
+    is_plain = way.drafter == NO_DRAFTER
     settings = argparse.Namespace(
         listen="127.0.0.1:0",
         log_level="warning",
         threads=str(config.threads),
         device=config.device,
         dtype=config.dtype,
-        num_speculative_tokens="0" if drafter == NO_DRAFTER else str(config.num_speculative_tokens),
-        adaptive_k=str(config.adaptive_k),
+        num_speculative_tokens="0" if is_plain else str(config.num_speculative_tokens),
+        adaptive_k=str(way.adaptive_k),
+        weights=way.weights,
         max_step_tokens=str(config.max_step_tokens),
         max_sequences=str(max(kind.batch for kind in kinds)),
         max_context=str(longest_context(kinds) + SPARE_TOKENS),
         kv_tokens=str(max(kind.batch * (kind.num_tokens + SPARE_TOKENS) for kind in kinds)),
         block_size=str(BLOCK_SIZE),
-        max_output_tokens=str(max(kind.max_tokens for kind in kinds)),
+        max_output_tokens=str(config.max_tokens),
         draft_timeout_ms="5000",  # whatever drafting takes is to be seen, not hidden by rounds without drafts
     )
-    up = UpConfig(target=str(paths[0]), draft_model="" if drafter == NO_DRAFTER else str(paths[1]), drafter=drafter)
+    up = UpConfig(target=str(paths[0]), draft_model="" if is_plain else str(paths[1]), drafter=way.drafter)
     plan = _with_stand_ins(make_plan(settings, up, folder, {}), config, folder)
     sockets = {service.name: _probe_socket(folder, service) for service in plan.services if service.module == MODULE}
     supervisor = Supervisor(plan, journal.on_line, journal.on_event, journal.on_trouble)

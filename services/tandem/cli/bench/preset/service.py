@@ -1,7 +1,7 @@
 """Verifier and drafter as their commands run them, but with random weights and, in the verifier, a scheduled judge.
 
-`python -m tandem.cli.bench.preset.service verifier|drafter OPTION ...` takes the options of `tandem verifier` or `tandem
-drafter` and those of `StandIns`, which no serving command knows.
+`python -m tandem.cli.bench.preset.service verifier OPTION ...` takes the options of `tandem verifier`, likewise for
+`drafter`, and besides those of `StandIns`, which no serving command knows.
 """
 
 import os

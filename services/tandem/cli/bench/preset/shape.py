@@ -12,7 +12,7 @@ from tandem.core.errors import ConfigError
 from tandem.models.gemma4.config import read_fields
 from tandem.models.gemma4.presets import DRAFTERS, TARGETS
 
-BOS_TOKEN = "<bos>"
+BOS_TOKEN = "<bos>"  # noqa: S105
 TARGET, DRAFTER = "target", "drafter"
 
 
