@@ -20,7 +20,7 @@ from tandem.cli.bench.preset.parts import measure_parts
 from tandem.cli.bench.preset.peer import measure_transformers
 from tandem.cli.bench.preset.plot import require_matplotlib, write_plot
 from tandem.cli.bench.preset.replica import open_replica
-from tandem.cli.bench.preset.results import Device, Measured, PresetResults
+from tandem.cli.bench.preset.results import Device, Measured, PeerMeasured, PresetResults
 from tandem.cli.bench.preset.shape import Shape, find_shape, write_shape
 from tandem.cli.bench.preset.table import render
 from tandem.cli.bench.replica import Journal
@@ -73,7 +73,7 @@ async def _bench(config: PresetConfig, journal: Journal) -> PresetResults:
     for way in ways_of(config):  # one after the other: two would not fit
         found, memory[way.name] = await _measure_way(config, shape, way, floors, journal)
         measured += found
-    peers = ()
+    peers: tuple[PeerMeasured, ...] = ()
     if config.compare == TRANSFORMERS:
         with private_directory(config.exchange_directory) as folder:
             peers = await measure_transformers(config, shape, folder, journal)

@@ -48,7 +48,8 @@ async def measure_parts(reader: Reader, replica: Replica, kind: Kind) -> Parts |
 def parts(texts: Sequence[Text], profiles: Mapping[str, dict[str, Any] | None]) -> Parts | None:
     """A round's parts from the texts that were read meanwhile and each service's profile."""
     busy: dict[str, float] = {}
-    waits, kernels = {}, {}
+    waits: dict[str, float] = {}
+    kernels: dict[str, list[tuple[str, float, float]]] = {}
     for service, profile in profiles.items():
         num_rounds = _num_rounds(texts, profile["started_at"], profile["ended_at"]) if profile else 0.0
         if profile is None or num_rounds < MIN_ROUNDS:

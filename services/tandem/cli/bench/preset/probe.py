@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from tandem.cli.bench.preset.memory import host_bytes
@@ -57,7 +56,7 @@ def _profile(seconds: float) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     waits: Counter[str] = Counter()
     for event in profiler.events() or ():
-        if event.device_type == DeviceType.CUDA:
+        if event.device_type == torch.autograd.DeviceType.CUDA:  # type: ignore[attr-defined]
             spans.append((event.time_range.start, event.time_range.end))
             by_name[event.name] += event.time_range.elapsed_us()
             counts[event.name] += 1

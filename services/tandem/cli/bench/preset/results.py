@@ -34,7 +34,8 @@ class Measured:
 
     def median(self, name: str) -> float:
         """Of one figure of the runs."""
-        return median(getattr(run, name) for run in self.runs)
+        values: list[float] = [getattr(run, name) for run in self.runs]
+        return median(values)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tandem.cli.main import run_command
 from tandem.cli.parser import Parser, add_options, load_config
@@ -39,7 +40,7 @@ def main() -> int:
 
     def run() -> int:
         stand_ins = load_config(StandIns, arguments, environment={})
-        config = load_config(config_class, arguments, environment={})
+        config: Any = load_config(config_class, arguments, environment={})
         return serve(config, stand_ins, load_config(LogConfig, arguments, environment={}))
 
     return run_command(f"tandem {name}", run)
