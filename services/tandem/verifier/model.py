@@ -7,8 +7,10 @@ from pathlib import Path
 import torch
 
 from tandem.core.errors import ConfigError
-from tandem.engine.assembly import drafter_kv, make_storage
-from tandem.engine.draft_source import DrafterInfo
+from tandem.engine.assembly import draft_counts, drafter_kv, make_storage
+from tandem.engine.device_drafter import DeviceDrafter
+from tandem.engine.draft_source import DrafterInfo, DraftSource
+from tandem.engine.in_process_ahead import InProcessAhead
 from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.limits import EngineLimits
 from tandem.engine.mtp_drafter import MtpDrafter
@@ -91,8 +93,8 @@ def load(config: VerifierConfig, weights: WeightSource = CHECKPOINT) -> LoadedMo
 
 def load_in_process_drafter(
     config: VerifierConfig, model: LoadedModel, weights: WeightSource = CHECKPOINT
-) -> InProcessDrafter:
-    """The drafter inside this process.
+) -> DraftSource:
+    """The drafter inside this process; on a GPU without the host between it and the target.
 
     Raises:
         ConfigError: its checkpoint, or one that does not fit the target.
@@ -110,8 +112,15 @@ def load_in_process_drafter(
     )
     k = generation.num_assistant_tokens if config.num_speculative_tokens is None else config.num_speculative_tokens
     info = DrafterInfo(checkpoint.name, min(k, config.max_draft_tokens), weights.revision(checkpoint.folder))
-    drafter = MtpDrafter(network, model.inputs, config.draft_position, generation.suppress_token_ids)
-    return InProcessDrafter(drafter, info)
+    if config.device == "cpu":
+        drafter = MtpDrafter(network, model.inputs, config.draft_position, generation.suppress_token_ids)
+        return InProcessDrafter(drafter, info)
+    shape = (model.inputs.spec.num_slots, model.inputs.spec.max_draft_tokens)
+    drafts = torch.zeros(shape, dtype=torch.int64, device=config.device)
+    ahead = DeviceDrafter(network, model.inputs, drafts, config.draft_position, generation.suppress_token_ids)
+    for count in draft_counts(info.num_speculative_tokens, config.adaptive_k)[1:]:
+        ahead.capture(count)
+    return InProcessAhead(ahead, info)
 
 
 def describe(config: VerifierConfig, model: LoadedModel) -> model_service_pb2.Model:

@@ -17,6 +17,7 @@ from tandem.engine.engine import Engine
 from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
 from tandem.models.gemma4.weight_source import WeightSource
 from tandem.models.gemma4.weights import CHECKPOINT
+from tandem.models.progress import log_progress
 from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
@@ -103,6 +104,7 @@ async def open_verifier(
             )
             if config.adaptive_k and drafters and model.limits.max_draft_tokens:
                 await asyncio.to_thread(engine.calibrate)
+            await asyncio.to_thread(engine.capture, log_progress("rounds"))
             engine.start()
             try:
                 await _warm_up(engine, streams)
