@@ -2,7 +2,7 @@
 
 import torch
 
-_FRACTION_BITS = 20
+_FRACTION_BITS = 32
 
 
 class ScheduledJudge:

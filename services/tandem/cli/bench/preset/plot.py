@@ -53,6 +53,8 @@ def _draw_rounds(axes: Any, results: PresetResults) -> None:
     floors = [one.floor.milliseconds(results.device.read_bytes_per_second) for one in results.measured]
     before = [0.0] * len(names)
     for name, heights in _parts(results.measured).items():
+        if not any(heights):
+            continue
         axes.barh(places, heights, left=before, label=name)
         before = [one + other for one, other in zip(before, heights, strict=True)]
     axes.scatter(floors, places, marker="|", s=200, color="black", label="floor by bytes", zorder=3)
@@ -63,9 +65,10 @@ def _draw_rounds(axes: Any, results: PresetResults) -> None:
 
 
 def _parts(measured: Sequence[Measured]) -> dict[str, list[float]]:
-    """Heights of each part; a round that was not profiled is all rest."""
+    """Heights of each part; a round that was not profiled is in one piece."""
     return {
         "verifier": [one.parts.verifier_ms if one.parts else 0.0 for one in measured],
         "drafter": [one.parts.drafter_ms if one.parts else 0.0 for one in measured],
-        "rest": [one.parts.rest_ms if one.parts else one.median("ms_per_round") for one in measured],
+        "rest": [one.parts.rest_ms if one.parts else 0.0 for one in measured],
+        "whole round": [0.0 if one.parts else one.median("ms_per_round") for one in measured],
     }
