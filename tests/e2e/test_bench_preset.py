@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tandem.cli.main import main
 from tests.checkpoints import VARIANTS, make_tiny_pair
 from tests.e2e.conftest import run_process, tandem
 
@@ -71,6 +72,12 @@ def test_transformers_on_the_same_shape(shape):
 def test_a_serving_process_refuses_the_options(command, option):
     code, _, err = tandem(command, option)
     assert code == 2 and f"unknown argument {option}" in err
+
+
+def test_no_variable_of_the_environment_stands_for_them(monkeypatch, capsys):
+    monkeypatch.setenv("TANDEM_ACCEPTANCE_LENGTH", "5")
+    assert main(["verifier", "--target=nowhere"]) == 2
+    assert "unknown environment variable TANDEM_ACCEPTANCE_LENGTH" in capsys.readouterr().err
 
 
 def test_matplotlib_stays_away_until_a_plot_is_asked_for():

@@ -22,19 +22,22 @@ class PresetConfig:
         ConfigError: settings that measure nothing.
     """
 
-    preset: str = option("", help="measures a shape instead: gemma-4-31b and so on, or a folder of two config.json's")
-    random_weights: bool = option(False, help="with --preset, where no others are: weights are drawn on the device")
-    acceptance_length: float = option(4.0, help="with --preset: tokens a round, whatever the drafts are")
-    drafters: str = option(",".join(DRAFTERS), help="with --preset: where drafts are made, in turn")
-    weights: str = option(AS_DTYPE, help=f"with --preset: formats of the target's projections ({AS_DTYPE},{FP8})")
-    adaptive_k: str = option("false", help="with --preset: always K drafts, or as many as pay (false,true)")
-    batches: str = option("1,8,32", help="with --preset: streams at a time, in turn")
-    prompt_tokens: str = option("512", help="with --preset: lengths of prompts; all but the first at batch 1 only")
-    device: str = option("cuda", help="with --preset: device of both networks", choices=["cpu", "cuda"])
-    dtype: str = option("bfloat16", help="with --preset: number format", choices=["float32", "bfloat16"])
-    max_step_tokens: int = option(VerifierConfig.max_step_tokens, help="with --preset: as for 'tandem verifier'")
-    profile: bool = option(True, help="with --preset on CUDA: further texts show what a round is made of")
-    plot: str = option("", help="with --preset: PNG file for a plot of the figures; empty: none")
+    preset: str = option(
+        "",
+        help="measures this shape: gemma-4-31b and so on, or a folder with target/config.json and drafter/config.json",
+    )
+    random_weights: bool = option(False, help="draws weights on the device; --preset has no others")
+    acceptance_length: float = option(4.0, help="tokens a round, whatever the drafts are")
+    drafters: str = option(",".join(DRAFTERS), help="where drafts are made, in turn")
+    weights: str = option(AS_DTYPE, help=f"formats of the target's projections ({AS_DTYPE},{FP8})")
+    adaptive_k: str = option("false", help="always K drafts, or as many as pay (false,true)")
+    batches: str = option("1,8,32", help="streams at a time, in turn")
+    prompt_tokens: str = option("512", help="lengths of prompts; all but the first at batch 1 only")
+    device: str = option("cuda", help="device of both networks", choices=["cpu", "cuda"])
+    dtype: str = option("bfloat16", help="number format", choices=["float32", "bfloat16"])
+    max_step_tokens: int = option(VerifierConfig.max_step_tokens, help="as for 'tandem verifier'")
+    profile: bool = option(True, help="on CUDA, further texts show what a round is made of")
+    plot: str = option("", help="PNG file for a plot of the figures; empty: none")
     # The following are options of every benchmark, described with the others; these are their defaults here.
     temperature: float = option(0.0, help="of the texts")
     num_speculative_tokens: int = option(7, help="draft tokens a round (K)")
