@@ -1,5 +1,6 @@
 """`tandem bench --preset`: what is measured, the arithmetic of its figures, and what it refuses."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from tandem.cli.bench.preset.figures import Run, Text, run_figures
 from tandem.cli.bench.preset.floor import Floor, Floors
 from tandem.cli.bench.preset.goals import preset_goals
 from tandem.cli.bench.preset.kind import Kind, Way, kinds_of, ways_of
+from tandem.cli.bench.preset.markdown import markdown
 from tandem.cli.bench.preset.measuring import prompt_ids
 from tandem.cli.bench.preset.parts import parts
 from tandem.cli.bench.preset.results import Device, Measured, PresetResults
@@ -209,6 +211,14 @@ def test_goals_that_compare():
         "first token, prompt 512, batch 1": (70.0, False),
         "tokens/s, fp8 / bfloat16 weights, batch 1": (1.6, True),
     }
+
+
+def test_markdown_of_a_json_file():
+    found = results((SPLIT, 1, 512, 310.0, 2.0, 50.0), (PLAIN, 8, 512, 480.0, 16.0, 50.0))
+    lines = markdown(json.loads(found.to_json(preset_goals(found)))).splitlines()
+    assert "| split, batch 1, prompt 512 | 310.0 | 155.0 | 50 ms | 5.37 | 2.00 | 1.00 ms | 50% |" in lines
+    assert "| tokens/s with MTP, batch 1 | 310.00 | >= 300 | yes |" in lines
+    assert "| tokens/s without speculation, batch 8 | 480.00 | >= 490 | no |" in lines
 
 
 def test_the_table_shows_how_near_the_floor_a_round_is():

@@ -13,6 +13,7 @@ from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.machine import describe_machine
 from tandem.cli.bench.preset.config import PresetConfig
 from tandem.cli.bench.preset.floor import Floors
+from tandem.cli.bench.preset.goals import preset_goals
 from tandem.cli.bench.preset.kind import Way, kinds_of, ways_of
 from tandem.cli.bench.preset.measuring import Reader, measure
 from tandem.cli.bench.preset.memory import Memory
@@ -54,7 +55,7 @@ def bench_preset(config: PresetConfig) -> int:
             console.notice(line)
         raise
     if config.json:
-        Path(config.json).write_text(results.to_json(), encoding="utf-8")
+        Path(config.json).write_text(results.to_json(preset_goals(results)), encoding="utf-8")
     if config.plot:
         write_plot(results, config.plot)
     console.status(f"\n{render(results)}")

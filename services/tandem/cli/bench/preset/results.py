@@ -1,10 +1,11 @@
 """Everything that one benchmark of a shape found out."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
+from tandem.cli.bench.goal import Goal
 from tandem.cli.bench.machine import Machine
 from tandem.cli.bench.preset.config import PresetConfig
 from tandem.cli.bench.preset.figures import Run
@@ -76,9 +77,9 @@ class PresetResults:
         """How much of a round's time the reading alone would take."""
         return one.floor.milliseconds(self.device.read_bytes_per_second) / one.median("ms_per_round")
 
-    def to_json(self) -> str:
-        """All of it with its samples, and the medians beside them."""
-        figures = asdict(self)
+    def to_json(self, goals: Sequence[Goal]) -> str:
+        """All of it with its samples, the medians beside them, and what is wanted of some."""
+        figures = asdict(self) | {"goals": [asdict(goal) for goal in goals]}
         for shown, one in zip(figures["measured"], self.measured, strict=True):
             shown["name"] = f"{one.way.name}, {one.kind.name}"
             shown["medians"] = {name: one.median(name) for name in asdict(one.runs[0])}
