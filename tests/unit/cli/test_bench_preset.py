@@ -118,6 +118,12 @@ def test_parts_of_a_round():
     assert found.kernels["drafter"] == [("mm", 50.0, 10.0)]
 
 
+def test_texts_that_ran_together_share_their_rounds():
+    written = [text(1.0, 1.1, 1.2, 1.3, 1.4, 1.5), text(1.0, 1.1, 1.2, 1.3, 1.4, 1.5)]
+    profile = {"started_at": 1.05, "ended_at": 1.45, "kernels": [], "waits": {}, "busy_seconds": 0.28}
+    assert parts(written, {"verifier": profile}).verifier_ms == pytest.approx(70.0)
+
+
 def test_no_parts_without_kernels_or_rounds():
     profile = {"started_at": 0.0, "ended_at": 9.0, "kernels": [], "waits": {}, "busy_seconds": 1.0}
     assert parts([text(1.0, 1.1, 1.2)], {"verifier": profile}) is None, "too few rounds"
