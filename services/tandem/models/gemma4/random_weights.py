@@ -15,6 +15,7 @@ import torch
 from tandem.models.gemma4.parameters import Destination
 
 SEED = 0
+DRAWN_AS = torch.bfloat16  # whatever they are kept as: the numbers are the same for all formats
 REVISION = "random"
 PIECE_NUMBERS = 1 << 26  # drawn at a time: what is drawn beside the weights stays small
 _NORM_WIDTH = 0.1
@@ -33,15 +34,15 @@ class RandomTensors:
         """Yields each tensor in pieces, as `Tensors` says. The same names in the same order get the same numbers."""
         generator = torch.Generator(self._device).manual_seed(SEED)
         for name in names:
-            shape, dtype = self._wanted[name].shape, self._wanted[name].views[0].dtype
-            if not dtype.is_floating_point:  # an order of tokens
+            shape = self._wanted[name].shape
+            if not self._wanted[name].views[0].is_floating_point():  # an order of tokens
                 yield name, 0, torch.arange(prod(shape), device=self._device).view(shape)
                 continue
             mean, width = _distribution(name, shape)
             num_rows = max(1, PIECE_NUMBERS // prod(shape[1:])) if len(shape) > 1 else shape[0]
             for start in range(0, shape[0], num_rows):
                 piece_shape = (min(num_rows, shape[0] - start), *shape[1:])
-                piece = torch.empty(piece_shape, dtype=dtype, device=self._device)
+                piece = torch.empty(piece_shape, dtype=DRAWN_AS, device=self._device)
                 yield name, start, piece.normal_(mean, width, generator=generator)
 
 

@@ -23,7 +23,7 @@ from tandem.verifier.config import NO_DRAFTER
 
 _EXPERTS = re.compile(r"\.experts\.")
 _LOOKED_UP = re.compile(r"embed_tokens_per_layer\.|token_ordering$")
-_PROJECTION = re.compile(r"\.(self_attn|mlp)\.\w+_proj\.weight$")  # what `--weights fp8` makes smaller
+_PROJECTION = re.compile(r"\.(self_attn|mlp)\.\w+_proj\.weight$|\.experts\.")  # what `--weights fp8` makes smaller
 _DRAFT_TABLE = re.compile(r"embed_tokens\.weight$")
 
 
