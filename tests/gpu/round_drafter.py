@@ -19,20 +19,21 @@ def work(matrix, num_products):
 
 
 def serve(connection, device_index, num_products):
-    """Attaches to the first message, a `CudaOffer`, and drafts for every other one: round, slots, number of tokens.
+    """Attaches to a `CudaOffer`, then drafts for each message: round, slots, number of tokens. None ends it.
 
-    Answers with "attached" or why not, and then with the counts of each round.
+    Answers each offer with "attached" or why not, and each round with its counts.
     """
     device = torch.device("cuda", device_index)
     torch.cuda.set_device(device)
     matrix = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
     work(matrix, 1)
     torch.cuda.synchronize()
-    try:
-        exchange = AttachedCudaExchange(connection.recv(), device)
-    except ExchangeError as error:
-        connection.send(str(error))
-        return
+    exchange = None
+    while exchange is None:
+        try:
+            exchange = AttachedCudaExchange(connection.recv(), device)
+        except ExchangeError as error:
+            connection.send(str(error))
 
     def draft(slots, num_tokens):
         rows = torch.tensor(slots, device=device)
