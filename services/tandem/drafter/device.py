@@ -122,6 +122,7 @@ class Device:
     def _open(self) -> DrafterInfo:
         if self._device.type == "cuda":
             self._device = cuda_device(self._config.device)
+            torch.cuda.set_device(self._device)
         torch.set_num_threads(self._config.threads or len(os.sched_getaffinity(0)))
         self._checkpoint = open_checkpoint(self._config.draft_model, Part.MODEL)
         self._generation = read_generation_config(self._checkpoint.folder)

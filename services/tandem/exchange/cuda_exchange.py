@@ -53,6 +53,7 @@ class CudaExchange:
             self.flags_path.unlink()
             os.close(self._file)
             raise
+        self._newest = 0  # round that a stream waits for
 
     @property
     def spec(self) -> ExchangeSpec:
@@ -72,6 +73,7 @@ class CudaExchange:
 
         After a `release` they may be anything, and a drafter that was late may be writing them at that very moment.
         """
+        self._newest = round_number
         self._flags.wait(Flag.DRAFTS, round_number)
         self._flags.write(Flag.TAKEN, round_number)
 
@@ -103,7 +105,9 @@ class CudaExchange:
         return [tuple(row[:count]) for row, count in zip(rows, counts, strict=True)]
 
     def close(self) -> None:
-        """Removes the flags; no stream may wait for them any more. The memory goes with the last tensor over it."""
+        """Ends every wait, and removes the flags. The memory goes with the last tensor over it."""
+        self.release(self._newest)
+        torch.cuda.synchronize(self.drafts.device)
         self._flags.close()
         self.flags_path.unlink(missing_ok=True)
         os.close(self._file)
