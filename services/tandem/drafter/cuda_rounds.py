@@ -28,6 +28,8 @@ class CudaRounds:
 
     def draft(self, round_number: int, slots: Sequence[int], num_tokens: int) -> list[int]:
         """Hands a round to the GPU; what each slot will have there, whatever its inputs turn out to be."""
+        if not slots:  # nobody waits for such a round
+            return []
         known = [slot for slot in slots if slot < self._num_slots]
         with torch.cuda.stream(self._stream):
             self._exchange.begin(round_number)

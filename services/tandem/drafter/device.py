@@ -13,8 +13,8 @@ import torch
 
 from tandem.core.errors import ConfigError, ExchangeError
 from tandem.drafter.config import MAX_SPECULATIVE_TOKENS, DrafterConfig
-from tandem.drafter.enqueued_drafter import EnqueuedDrafter
 from tandem.drafter.file_rounds import FileRounds
+from tandem.engine.device_drafter import DeviceDrafter
 from tandem.engine.draft_source import DrafterInfo
 from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.exchange.attached_exchange import AttachedExchange
@@ -171,13 +171,24 @@ class Device:
         from tandem.exchange.attached_cuda_exchange import AttachedCudaExchange
 
         memory = AttachedCudaExchange(offer, self._device)
-        return lambda: CudaRounds(
-            memory, self._device, EnqueuedDrafter(self._drafter(memory.inputs), memory.drafts).draft
-        )
+        return lambda: CudaRounds(memory, self._device, self._captured_drafter(memory.inputs, memory.drafts).draft)
 
     def _drafter(self, inputs: DraftInputs) -> MtpDrafter:
         assert self._network and self._generation, "load comes first"
         return MtpDrafter(self._network, inputs, self._config.draft_position, self._generation.suppress_token_ids)
+
+    def _captured_drafter(
+        self,
+        inputs: DraftInputs,
+        drafts: torch.Tensor,  # [num_slots, max_draft_tokens] int64
+    ) -> DeviceDrafter:
+        """Rounds of as many tokens as we draft at most are captured, before the verifier asks for any."""
+        assert self._network and self._generation, "load comes first"
+        drafter = DeviceDrafter(
+            self._network, inputs, drafts, self._config.draft_position, self._generation.suppress_token_ids
+        )
+        drafter.capture(min(self._num_speculative_tokens, inputs.spec.max_draft_tokens))
+        return drafter
 
     def _draft(self, generation: int, round_number: int, slots: Sequence[int], num_tokens: int) -> list[int] | None:
         attachment = self._attachment

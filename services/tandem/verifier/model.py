@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from tandem.core.errors import ConfigError
-from tandem.engine.assembly import drafter_kv, make_storage
-from tandem.engine.draft_source import DrafterInfo
+from tandem.engine.assembly import draft_counts, drafter_kv, make_storage
+from tandem.engine.device_drafter import DeviceDrafter
+from tandem.engine.draft_source import DrafterInfo, DraftSource
+from tandem.engine.in_process_ahead import InProcessAhead
 from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.limits import EngineLimits
 from tandem.engine.mtp_drafter import MtpDrafter
@@ -88,8 +90,8 @@ def load(config: VerifierConfig) -> LoadedModel:
     return LoadedModel(name, model, generation, revision(folder), limits, target, storage, inputs, exchange, vocabulary)
 
 
-def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InProcessDrafter:
-    """The drafter inside this process.
+def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> DraftSource:
+    """The drafter inside this process; on a GPU without the host between it and the target.
 
     Raises:
         ConfigError: its checkpoint, or one that does not fit the target.
@@ -106,8 +108,15 @@ def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> InPro
     )
     k = generation.num_assistant_tokens if config.num_speculative_tokens is None else config.num_speculative_tokens
     info = DrafterInfo(checkpoint.name, min(k, config.max_draft_tokens), revision(checkpoint.folder))
-    drafter = MtpDrafter(network, model.inputs, config.draft_position, generation.suppress_token_ids)
-    return InProcessDrafter(drafter, info)
+    if config.device == "cpu":
+        drafter = MtpDrafter(network, model.inputs, config.draft_position, generation.suppress_token_ids)
+        return InProcessDrafter(drafter, info)
+    shape = (model.inputs.spec.num_slots, model.inputs.spec.max_draft_tokens)
+    drafts = torch.zeros(shape, dtype=torch.int64, device=config.device)
+    ahead = DeviceDrafter(network, model.inputs, drafts, config.draft_position, generation.suppress_token_ids)
+    for count in draft_counts(info.num_speculative_tokens, config.adaptive_k)[1:]:
+        ahead.capture(count)
+    return InProcessAhead(ahead, info)
 
 
 def describe(config: VerifierConfig, model: LoadedModel) -> model_service_pb2.Model:

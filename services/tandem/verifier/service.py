@@ -16,6 +16,7 @@ from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine
 from tandem.exchange.shared_exchange import SharedExchange
 from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
+from tandem.models.progress import log_progress
 from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
@@ -93,6 +94,7 @@ async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
             )
             if config.adaptive_k and drafters and model.limits.max_draft_tokens:
                 await asyncio.to_thread(engine.calibrate)
+            await asyncio.to_thread(engine.capture, log_progress("rounds"))
             engine.start()
             try:
                 await _warm_up(engine, streams)
