@@ -81,7 +81,7 @@ async def kill_one_that_drafts(spare, socket, metrics):
     """Lets a process that listens elsewhere draft, and kills it in the middle of a text."""
     path, process = spare
     path.rename(socket)
-    await until(lambda: metrics.value(names.DRAFTER_ATTACHED), 10)
+    await until(lambda: metrics.value(names.DRAFTER_ATTACHED), START_SECONDS)
     accepted = metrics.value(names.SPEC_ACCEPTED_TOKENS)
     await until(lambda: metrics.value(names.SPEC_ACCEPTED_TOKENS) > accepted + 20, 10)
     os.kill(process.pid, signal.SIGKILL)
