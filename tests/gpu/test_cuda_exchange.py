@@ -87,6 +87,8 @@ def test_every_round_reads_its_own_drafts(exchange):
     with drafter(offer(exchange)) as (_, pipe, answer):
         assert answer == "attached"
         assert play(exchange, pipe, NUM_ROUNDS) == NUM_ROUNDS
+        pipe.send((0, [], 0))  # with which every stream begins
+        assert pipe.recv() == []
         assert exchange.has_passed(NUM_ROUNDS) and not exchange.has_passed(NUM_ROUNDS + 1)
         assert exchange.read_drafts(NUM_ROUNDS, [2, 0], [K, 1]) == [
             tuple(expected(exchange.inputs.token_ids, K)[2].tolist()),
