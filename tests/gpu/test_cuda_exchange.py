@@ -1,6 +1,7 @@
 """An exchange on a GPU between two real processes: right values, in order, whatever becomes of the drafter."""
 
 import multiprocessing
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,14 +23,14 @@ GENERATION = 7
 
 
 @pytest.fixture
-def exchange(tmp_path):
+def exchange():
     from tandem.exchange.cuda_exchange import CudaExchange
 
-    exchange = CudaExchange(SPEC, torch.device("cuda", 0), tmp_path)
-    exchange.renew(GENERATION)
-    yield exchange
-    torch.cuda.synchronize()
-    exchange.close()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:  # CUDA need not know pages of a disk's files
+        exchange = CudaExchange(SPEC, torch.device("cuda", 0), folder)
+        exchange.renew(GENERATION)
+        yield exchange
+        exchange.close()
 
 
 def offer(exchange, **changes):

@@ -53,7 +53,6 @@ async def verifier(folder, drafter):
         device="cuda",
         num_speculative_tokens=K,
         kv_tokens=8192,
-        exchange_directory=str(folder),
     )
     async with open_verifier(config) as verifier, open_channel(verifier.address) as channel:
         work = [asyncio.create_task(coroutine) for coroutine in verifier.background]
