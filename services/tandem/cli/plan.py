@@ -114,6 +114,7 @@ def make_plan(
             "target": up.target,
             "listen": drafter_address,
             "draft_position": verifier_config.draft_position,
+            "device": up.drafter_device or verifier_config.device,
         }
         if verifier_config.num_speculative_tokens is not None:
             decided["num_speculative_tokens"] = str(verifier_config.num_speculative_tokens)

@@ -8,7 +8,11 @@ import torch
 
 @runtime_checkable
 class AheadSource(Protocol):
-    """A `DraftSource` whose drafts are ordered by streams alone."""
+    """A `DraftSource` whose drafts are ordered by streams alone.
+
+    The drafts of a round that nobody drafted in time may be anything, and may change while they are read: whoever
+    verifies them copies them once, and looks only at the copy.
+    """
 
     @property
     def drafts(self) -> torch.Tensor:  # [num_slots, max_draft_tokens] int64, on the device

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,8 +15,10 @@ from tandem.engine.in_process_ahead import InProcessAhead
 from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.limits import EngineLimits
 from tandem.engine.mtp_drafter import MtpDrafter
+from tandem.exchange.cuda_device import cuda_device
 from tandem.exchange.draft_inputs import DTYPES, DraftInputs, private_inputs
 from tandem.exchange.shared_exchange import SharedExchange
+from tandem.exchange.spec import ExchangeSpec
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
@@ -28,6 +31,9 @@ from tandem.rpc.conversion import RequestDefaults
 from tandem.sampling.vocabulary import Vocabulary
 from tandem.v1 import model_service_pb2
 from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
+
+if TYPE_CHECKING:
+    from tandem.exchange.cuda_exchange import CudaExchange
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +50,7 @@ class LoadedModel:
     target: Gemma4Target
     storage: KvStorage
     inputs: DraftInputs
-    exchange: SharedExchange | None  # None: no other process reads
+    exchange: "SharedExchange | CudaExchange | None"  # None: no other process reads
     vocabulary: Vocabulary | None  # for grammars; None: the checkpoint has no tokenizer that they could use
 
 
@@ -67,8 +73,7 @@ def load(config: VerifierConfig, weights: WeightSource = CHECKPOINT) -> LoadedMo
     generation = read_generation_config(folder)
     limits = _limits(config, model)
     spec = limits.exchange_spec(model, config.dtype)
-    is_shared = config.drafter not in (IN_PROCESS, NO_DRAFTER)
-    exchange = SharedExchange(spec, config.exchange_directory) if is_shared else None
+    exchange = _make_exchange(config, spec)
     try:
         target = load_target(
             folder,
@@ -152,6 +157,18 @@ def defaults(model: LoadedModel) -> RequestDefaults:
         top_p=generation.top_p,
         suppress_token_ids=generation.suppress_token_ids,
     )
+
+
+def _make_exchange(config: VerifierConfig, spec: ExchangeSpec) -> "SharedExchange | CudaExchange | None":
+    """Memory for a drafter in another process, where the target computes."""
+    if config.drafter in (IN_PROCESS, NO_DRAFTER):
+        return None
+    if config.device == "cpu":
+        return SharedExchange(spec, config.exchange_directory)
+    device = cuda_device(config.device)
+    from tandem.exchange.cuda_exchange import CudaExchange  # needs a package that the CPU can do without
+
+    return CudaExchange(spec, device, config.exchange_directory)
 
 
 def _load_vocabulary(folder: Path, size: int, generation: GenerationConfig) -> Vocabulary | None:

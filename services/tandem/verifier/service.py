@@ -14,6 +14,7 @@ from tandem.core.sequence import FinishReason, Sequence
 from tandem.engine.assembly import make_engine
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine
+from tandem.exchange.shared_exchange import SharedExchange
 from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
 from tandem.models.gemma4.weight_source import WeightSource
 from tandem.models.gemma4.weights import CHECKPOINT
@@ -24,7 +25,7 @@ from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.sampling.judge import Judge, judge
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import model as models
-from tandem.verifier.carrier import Carrier
+from tandem.verifier.ahead_link import AheadLink
 from tandem.verifier.config import IN_PROCESS, VerifierConfig
 from tandem.verifier.drafter_link import DrafterLink
 from tandem.verifier.grammar_compiler import GrammarCompiler
@@ -131,15 +132,16 @@ async def _drafters(
     inside: list[DraftSource] = []
     if config.drafter == IN_PROCESS:
         inside.append(await asyncio.to_thread(models.load_in_process_drafter, config, model, weights))
-    carriers: list[tuple[str, Carrier]] = []
-    if model.exchange:
-        carriers.append((config.drafter, MemoryCarrier(model.exchange)))
+    seconds = config.draft_timeout_ms / 1000
+    links: list[DrafterLink] = []
+    if isinstance(model.exchange, SharedExchange):
+        links.append(DrafterLink(config.drafter, MemoryCarrier(model.exchange), model.revision, seconds, metrics))
+    elif model.exchange:
+        links.append(AheadLink(config.drafter, model.exchange, model.revision, seconds, metrics))
     if config.lookup_drafter:
         limits = model.limits
         carrier = TokenCarrier(limits.max_sequences, model.config.vocab_size, limits.max_draft_tokens)
-        carriers.append((config.lookup_drafter, carrier))
-    seconds = config.draft_timeout_ms / 1000
-    links = [DrafterLink(address, carrier, model.revision, seconds, metrics) for address, carrier in carriers]
+        links.append(DrafterLink(config.lookup_drafter, carrier, model.revision, seconds, metrics))
     return [*inside, *links], [link.follow() for link in links]
 
 
