@@ -25,10 +25,10 @@ from tandem.exchange.spec import ExchangeSpec, SharedLayer
 from tandem.models.checkpoint import Checkpoint, Part, open_checkpoint
 from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
-from tandem.models.gemma4.weights import load_drafter
+from tandem.models.gemma4.weight_source import WeightSource
+from tandem.models.gemma4.weights import CHECKPOINT, load_drafter
 from tandem.models.generation_config import GenerationConfig, read_generation_config
 from tandem.models.progress import log_progress
-from tandem.models.weight_files import revision
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,11 @@ class Attachment:
 class Device:
     """Everything here happens on the thread of its own, in the order in which it was asked for."""
 
-    def __init__(self, config: DrafterConfig) -> None:
-        """Nothing is loaded yet."""
+    def __init__(self, config: DrafterConfig, weights: WeightSource = CHECKPOINT) -> None:
+        """Nothing is loaded yet; `weights` says where the network's come from."""
         self._config = config
         self._device = torch.device(config.device)
+        self._weights = weights
         self._thread = ThreadPoolExecutor(1, "device")
         self._checkpoint: Checkpoint | None = None
         self._generation: GenerationConfig | None = None
@@ -127,7 +128,9 @@ class Device:
         self._checkpoint = open_checkpoint(self._config.draft_model, Part.MODEL)
         self._generation = read_generation_config(self._checkpoint.folder)
         self._load(FIRST_DTYPES[self._device.type])
-        return DrafterInfo(self._checkpoint.name, self._num_speculative_tokens, revision(self._checkpoint.folder))
+        return DrafterInfo(
+            self._checkpoint.name, self._num_speculative_tokens, self._weights.revision(self._checkpoint.folder)
+        )
 
     @property
     def _num_speculative_tokens(self) -> int:
@@ -140,7 +143,9 @@ class Device:
         started = time.monotonic()
         name, folder = self._checkpoint.name, self._checkpoint.folder
         target_config = read_target_config(open_checkpoint(self._config.target, Part.CONFIG).folder)
-        self._network = load_drafter(folder, target_config, DTYPES[dtype], self._device, None, log_progress(name))
+        self._network = load_drafter(
+            folder, target_config, DTYPES[dtype], self._device, None, log_progress(name), self._weights
+        )
         _warm_up(self._network, dtype, self._device)
         logger.info("%s loaded as %s in %.1f s", name, dtype, time.monotonic() - started)
 

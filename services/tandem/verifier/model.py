@@ -23,10 +23,10 @@ from tandem.kv_cache.storage import KvStorage
 from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.target import Gemma4Target
-from tandem.models.gemma4.weights import load_drafter, load_target
+from tandem.models.gemma4.weight_source import WeightSource
+from tandem.models.gemma4.weights import CHECKPOINT, load_drafter, load_target
 from tandem.models.generation_config import GenerationConfig, read_generation_config
 from tandem.models.progress import log_progress
-from tandem.models.weight_files import revision
 from tandem.rpc.conversion import RequestDefaults
 from tandem.sampling.vocabulary import Vocabulary
 from tandem.v1 import model_service_pb2
@@ -54,8 +54,12 @@ class LoadedModel:
     vocabulary: Vocabulary | None  # for grammars; None: the checkpoint has no tokenizer that they could use
 
 
-def load(config: VerifierConfig) -> LoadedModel:
+def load(config: VerifierConfig, weights: WeightSource = CHECKPOINT) -> LoadedModel:
     """Reads the checkpoint; takes as long as the disk does.
+
+    Args:
+        config: which one, and what for.
+        weights: where the target's come from.
 
     Raises:
         ConfigError: the checkpoint, or a setting that contradicts it.
@@ -77,6 +81,7 @@ def load(config: VerifierConfig) -> LoadedModel:
             config.device,
             embedding=exchange.inputs.embedding if exchange else None,
             progress=log_progress(checkpoint.name),
+            weights=weights,
         )
         storage = make_storage(target, limits, exchange.inputs.kv if exchange else None)
     except BaseException:
@@ -87,10 +92,13 @@ def load(config: VerifierConfig) -> LoadedModel:
     logger.info("KV cache: %d tokens, %.1f MB", config.kv_tokens, storage.num_bytes / 1e6)
     name = config.model_name or checkpoint.name
     vocabulary = _load_vocabulary(folder, model.vocab_size, generation)
-    return LoadedModel(name, model, generation, revision(folder), limits, target, storage, inputs, exchange, vocabulary)
+    revision = weights.revision(folder)
+    return LoadedModel(name, model, generation, revision, limits, target, storage, inputs, exchange, vocabulary)
 
 
-def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> DraftSource:
+def load_in_process_drafter(
+    config: VerifierConfig, model: LoadedModel, weights: WeightSource = CHECKPOINT
+) -> DraftSource:
     """The drafter inside this process; on a GPU without the host between it and the target.
 
     Raises:
@@ -105,9 +113,10 @@ def load_in_process_drafter(config: VerifierConfig, model: LoadedModel) -> Draft
         config.device,
         model.inputs.embedding,
         log_progress(checkpoint.name),
+        weights,
     )
     k = generation.num_assistant_tokens if config.num_speculative_tokens is None else config.num_speculative_tokens
-    info = DrafterInfo(checkpoint.name, min(k, config.max_draft_tokens), revision(checkpoint.folder))
+    info = DrafterInfo(checkpoint.name, min(k, config.max_draft_tokens), weights.revision(checkpoint.folder))
     if config.device == "cpu":
         drafter = MtpDrafter(network, model.inputs, config.draft_position, generation.suppress_token_ids)
         return InProcessDrafter(drafter, info)
