@@ -44,7 +44,7 @@ class Member:
     """A sequence in a round."""
 
     slot: int
-    max_accepted: int  # drafts that may stand
+    max_accepted: int  # drafts that may stand, of those that there are
     new_blocks: Sequence[tuple[str, int, int]]  # (group, entry of its block table, block id) that the device lacks
 
 
@@ -97,7 +97,7 @@ class SteadyRound:
         assert 0 < len(members) <= shape.batch
         spare, num_fill = self.spare_slot, shape.batch - len(members)
         numbers = [member.slot for member in members] + [spare] * num_fill
-        numbers += [member.max_accepted for member in members] + [0] * num_fill
+        numbers += [min(member.max_accepted, shape.num_drafts) for member in members] + [0] * num_fill
         width, room = self._inputs.spec.max_blocks, self._num_entries(shape)
         for name in self._groups:
             entries = [

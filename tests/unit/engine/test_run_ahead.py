@@ -185,3 +185,14 @@ def test_a_dry_pool_settles_and_preempts(device_target, pair, plain):
     limits = {**LIMITS, "kv_tokens": 80}
     with running(device_target, honest(pair, device_target), **limits) as under_test:
         assert under_test.generate(sequences(7)) == plain[0.0]
+
+
+def test_drafts_that_do_not_come_cannot_stand(device_target, plain):
+    """Whatever the judge says: here one that lets all stand that a sequence may be given."""
+
+    class Absent(Scribbler):
+        def draft_ahead(self, slots, num_tokens):
+            return 0
+
+    with running(device_target, Absent, judge=lambda own, drafts, counts: counts, **LIMITS) as under_test:
+        assert under_test.generate(sequences(7)) == plain[0.0]
