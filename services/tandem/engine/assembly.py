@@ -1,6 +1,7 @@
 """Puts an engine together from a target and its limits."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -14,6 +15,7 @@ from tandem.engine.round_loop import RoundLoop
 from tandem.engine.scheduler import Scheduler
 from tandem.engine.speculation import Speculation
 from tandem.exchange.draft_inputs import DraftInputs
+from tandem.exchange.spec import ExchangeSpec
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.target import Gemma4Target
@@ -24,15 +26,47 @@ def make_storage(
     target: Gemma4Target,
     limits: EngineLimits,
     shared_kv: Mapping[str, torch.Tensor] | None = None,  # group -> [num_slots, 2, num_kv_heads, head_dim]
+    kv_dtype: torch.dtype | None = None,
 ) -> KvStorage:
-    """The KV tensors of a target; those that a drafter reads are `shared_kv`, if given."""
-    dtype, device = target.embed_tokens.dtype, target.embed_tokens.device
+    """The KV tensors of a target whose weights have been filled.
+
+    Args:
+        target: the network.
+        limits: how much it must hold.
+        shared_kv: those that a drafter reads, if they exist already.
+        kv_dtype: of keys and values; None: the network's own.
+    """
+    dtype, device = kv_dtype or target.embed_tokens.dtype, target.embed_tokens.device
     shared = {target.drafter_layers[group]: tensor for group, tensor in (shared_kv or {}).items()}
 
     def allocate(layer_id: int, shape: tuple[int, ...]) -> torch.Tensor:
         return shared[layer_id] if layer_id in shared else torch.zeros(shape, dtype=dtype, device=device)
 
-    return KvStorage(target.kv_groups, limits.num_blocks(target.config), limits.block_size, dtype, device, allocate)
+    return KvStorage(
+        target.kv_groups,
+        limits.num_blocks(target.config),
+        limits.block_size,
+        dtype,
+        device,
+        allocate,
+        target.kv_scales(dtype),
+    )
+
+
+def scaled_spec(spec: ExchangeSpec, target: Gemma4Target, storage: KvStorage) -> ExchangeSpec:
+    """`spec` with the scales of the KV that a drafter reads."""
+    scales = {group: storage.scales(layer_id) for group, layer_id in target.drafter_layers.items()}
+    return replace(
+        spec,
+        layers=tuple(
+            replace(
+                layer,
+                key_exponent=scales[layer.group].key_exponent,
+                value_exponent=scales[layer.group].value_exponent,
+            )
+            for layer in spec.layers
+        ),
+    )
 
 
 def drafter_kv(target: Gemma4Target, storage: KvStorage) -> dict[str, torch.Tensor]:

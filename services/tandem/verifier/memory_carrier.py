@@ -61,6 +61,9 @@ def shared_memory_of(exchange: SharedExchange) -> pb.SharedMemory:
                 num_blocks=layer.num_blocks,
                 num_kv_heads=layer.num_kv_heads,
                 head_dim=layer.head_dim,
+                kv_dtype=layer.kv_dtype,
+                key_exponent=layer.key_exponent,
+                value_exponent=layer.value_exponent,
             )
             for layer in spec.layers
         ],

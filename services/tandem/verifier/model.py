@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tandem.core.errors import ConfigError
-from tandem.engine.assembly import drafter_kv, make_storage
+from tandem.engine.assembly import drafter_kv, make_storage, scaled_spec
 from tandem.engine.draft_source import DrafterInfo
 from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.limits import EngineLimits
@@ -17,6 +17,8 @@ from tandem.exchange.shared_exchange import SharedExchange
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
+from tandem.models.gemma4.fp8_linear import Fp8Linear
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tandem.models.generation_config import GenerationConfig, read_generation_config
@@ -25,9 +27,11 @@ from tandem.models.weight_files import revision
 from tandem.rpc.conversion import RequestDefaults
 from tandem.sampling.vocabulary import Vocabulary
 from tandem.v1 import model_service_pb2
-from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
+from tandem.verifier.config import AS_DTYPE, FP8, IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
 
 logger = logging.getLogger(__name__)
+
+KV_DTYPES = {AS_DTYPE: "", FP8: "float8_e4m3fn"}  # as an exchange has them
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ def load(config: VerifierConfig) -> LoadedModel:
     model = read_target_config(folder)
     generation = read_generation_config(folder)
     limits = _limits(config, model)
-    spec = limits.exchange_spec(model, config.dtype)
+    kv_dtype = KV_DTYPES[config.kv_dtype]
+    spec = limits.exchange_spec(model, config.dtype, kv_dtype)
     is_shared = config.drafter not in (IN_PROCESS, NO_DRAFTER)
     exchange = SharedExchange(spec, config.exchange_directory) if is_shared else None
     try:
@@ -70,8 +75,12 @@ def load(config: VerifierConfig) -> LoadedModel:
             config.device,
             embedding=exchange.inputs.embedding if exchange else None,
             progress=log_progress(checkpoint.name),
+            linear=Fp8Linear if config.weights == FP8 else Linear,
         )
-        storage = make_storage(target, limits, exchange.inputs.kv if exchange else None)
+        storage = make_storage(target, limits, exchange.inputs.kv if exchange else None, DTYPES.get(kv_dtype))
+        spec = scaled_spec(spec, target, storage)
+        if exchange:
+            exchange.respecify(spec)
     except BaseException:
         if exchange:
             exchange.close()

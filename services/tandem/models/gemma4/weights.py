@@ -14,6 +14,7 @@ from tandem.models.gemma4.checkpoint_files import CheckpointFiles
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig, read_drafter_config
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.parameters import Destination
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.progress import Progress
@@ -30,6 +31,7 @@ def load_target(
     device: torch.device | str,
     embedding: torch.Tensor | None = None,  # [vocab_size, hidden_size]
     progress: Progress | None = None,
+    linear: type[Linear] = Linear,
 ) -> Gemma4Target:
     """Reads a target.
 
@@ -39,6 +41,7 @@ def load_target(
         device: where the network goes.
         embedding: where the token table goes, such as shared memory.
         progress: told how many weights are read.
+        linear: class of the layers' products, such as `Fp8Linear`.
 
     Raises:
         CheckpointError: the folder does not hold exactly such a target.
@@ -47,8 +50,8 @@ def load_target(
     config = read_target_config(folder)
     files = CheckpointFiles(folder)
     # Checked on a network without memory first: no file can make us allocate what it does not hold.
-    _check(folder, files, dict(Gemma4Target(config, dtype, "meta").destinations()), _unused_keys(config))
-    target = Gemma4Target(config, dtype, device, embedding)
+    _check(folder, files, dict(Gemma4Target(config, dtype, "meta", linear=linear).destinations()), _unused_keys(config))
+    target = Gemma4Target(config, dtype, device, embedding, linear=linear)
     _fill(files, dict(target.destinations()), progress)
     return target
 
