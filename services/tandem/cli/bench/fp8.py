@@ -72,7 +72,8 @@ def section(written: Mapping[str, Written], k: int) -> Section:
         f"8 bits: {len(wide)} prompts, {MAX_TOKENS} tokens each, greedy",
         f"{'':<{NAME_WIDTH}}{'acceptance length':>19}{'same tokens':>13}{'same texts':>12}{'first other token':>19}",
     ]
-    goals, samples = [], {}
+    goals: list[Goal] = []
+    samples: dict[str, list[float]] = {}
     for name, own in written.items():
         if tuple(stream.token_ids for stream in own.drafted) != own.plain:
             raise MeasurementFailed(f"{name}: a drafter changed a text")
