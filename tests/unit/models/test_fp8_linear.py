@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tandem.models.gemma4.fp8_kernel import arrivals_for, multiply
 from tandem.models.gemma4.fp8_linear import FP8, LARGEST, Fp8Linear
 from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.weights import load_target
@@ -100,3 +101,20 @@ def test_a_target_of_8_bits_is_near_its_own(variant: str, tmp_path: Path) -> Non
     rows, expected = (PagedRunner(target).step({"a": TOKEN_IDS})["a"] for target in (rounded, plain))
     error = (rows - expected).norm() / expected.norm()
     assert 1e-3 < error < 0.3
+
+
+@pytest.mark.parametrize(("in_features", "out_features"), [(40, 24), (1000, 100), (256, 70)])
+def test_the_kernel_agrees_with_plain_torch(in_features: int, out_features: int) -> None:
+    """At sizes that fill no block; a row has the same bits among few rows, whose splits meet, and among many."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(out_features, in_features, generator=generator)
+    rows = torch.randn(70, in_features, generator=generator)
+    linear = made_of(matrix)
+    destination = linear.destination()
+    narrow, arrivals = destination.views[0].contiguous(), arrivals_for(out_features, CPU)
+    together = multiply(rows, narrow, destination.scales, arrivals)
+    torch.testing.assert_close(together, linear(rows), atol=1e-4, rtol=0.0)
+    for count in (1, 20):
+        for _ in range(2):
+            assert torch.equal(multiply(rows[:count], narrow, destination.scales, arrivals), together[:count])
+            assert not arrivals.any()
