@@ -24,12 +24,12 @@ LARGEST = torch.finfo(FP8).max
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledRows(Destination):
-    """Memory for a tensor in 8 bits, and for a scale of each of its rows."""
+    """Memory for a tensor [..., out_features, in_features] in 8 bits, and for the scale of each output."""
 
-    scales: torch.Tensor  # [rows] float32
+    scales: torch.Tensor  # [..., out_features] float32
 
-    def write(self, rows: torch.Tensor, start: int = 0) -> None:  # [rows, in_features] of the tensor
-        """Rounds the tensor's rows from `start` on: whole rows come, so each finds its scale by itself."""
+    def write(self, rows: torch.Tensor, start: int = 0) -> None:  # [rows, ...] of the tensor
+        """Rounds the tensor's rows from `start` on: outputs come whole, so each finds its scale by itself."""
         assert tuple(rows.shape[1:]) == self.shape[1:]
         stop = start + rows.shape[0]
         rows = rows.to(self.scales.device, torch.float32)
@@ -49,6 +49,11 @@ class Fp8Linear(Linear):
         self._scales = torch.empty(out_features, dtype=torch.float32, device=device)
 
         self._multiply = _product_for(self._matrix, self._scales)
+
+    @staticmethod
+    def weights_dtype(dtype: torch.dtype) -> torch.dtype:
+        """8 bits, whatever the rows are of."""
+        return FP8
 
     def destination(self, start: int = 0, stop: int | None = None) -> ScaledRows:
         """Of a checkpoint's [stop - start, in_features]: outputs `start` to `stop`, or all of them."""

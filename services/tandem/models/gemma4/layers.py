@@ -79,7 +79,7 @@ class DecoderLayer:
         self._input_norm, self._post_attention_norm, self._pre_feedforward_norm, self._post_feedforward_norm = (
             self._norms.values()
         )
-        self._experts = MixtureOfExperts(config, self._prefix, dtype, device) if config.experts else None
+        self._experts = MixtureOfExperts(config, self._prefix, dtype, device, linear) if config.experts else None
         self._per_layer_gate = PerLayerGate(config, self._prefix, dtype, device) if config.per_layer_inputs else None
         self._layer_scalar = torch.ones(1, dtype=dtype, device=device)
 
