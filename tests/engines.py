@@ -11,11 +11,12 @@ import torch
 from tandem.core.draft_position import AT_P
 from tandem.core.sampling_params import SamplingParams, StoppingParams
 from tandem.core.sequence import Sequence
-from tandem.engine.assembly import drafter_kv, make_engine, make_storage, scaled_spec
+from tandem.engine.assembly import drafter_kv, make_engine, make_storage
 from tandem.engine.draft_source import DrafterInfo, Wanted
 from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.limits import EngineLimits
 from tandem.engine.mtp_drafter import MtpDrafter
+from tandem.engine.shared_scales import scaled_spec
 from tandem.exchange.draft_inputs import DTYPES, private_inputs
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tandem.telemetry.metrics import Metrics

@@ -27,6 +27,7 @@ from tandem.drafter.v1 import drafter_service_pb2_grpc as pb_grpc
 from tandem.engine.draft_source import Drafts
 from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.exchange.draft_inputs import DTYPES
+from tandem.exchange.offer import FileOffer
 from tandem.exchange.shared_exchange import SharedExchange
 from tandem.models.gemma4.weights import load_drafter
 from tandem.models.weight_files import revision
@@ -81,6 +82,10 @@ def share(decoding, spec, directory):
     for group, tensor in decoding.runner.drafter_kv.items():
         exchange.inputs.kv[group].copy_(tensor)
     return exchange
+
+
+def offer(exchange, generation):
+    return FileOffer(exchange.spec, generation, str(exchange.target_path), str(exchange.drafts_path))
 
 
 class Client:
@@ -269,6 +274,18 @@ async def test_a_verifier_that_only_sends_tokens_is_refused(client):
     assert code is grpc.StatusCode.INVALID_ARGUMENT and details.startswith("shared_memory: is needed")
 
 
+async def test_a_verifier_on_a_gpu_is_told_what_the_drafter_lacks(client):
+    files = client.attachment(6).shared_memory
+    sizes = {name: getattr(files, name) for name in ("dtype", "num_slots", "max_draft_tokens", "max_blocks")}
+    sizes |= {name: getattr(files, name) for name in ("block_size", "vocabulary_size", "hidden_size", "layers")}
+    memory = pb.CudaMemory(handle=bytes(64), device_uuid="0", flags_path="/dev/shm/flags", **sizes)
+    code, details = await refusal(
+        client.stub.Attach(pb.AttachRequest(layout_version=1, generation=6, cuda_memory=memory))
+    )
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details == "cuda_memory: the verifier shares GPU memory, with a drafter that has --device cuda"
+
+
 async def test_files_of_another_attachment_are_refused(client, exchange):
     exchange.renew(5)
     code, details = await refusal(client.stub.Attach(client.attachment(6)))
@@ -320,7 +337,7 @@ async def test_what_its_checkpoint_suppresses_is_not_drafted(pair, config, excha
         device = Device(config)
         await device.load()
         exchange.renew(5)
-        await device.attach(exchange.spec, 5, str(exchange.target_path), str(exchange.drafts_path))
+        await device.attach(offer(exchange, 5))
         assert await device.draft(5, 1, [4], K) == [K]
         drafted.append(exchange.read_drafts(5, 1, [4], [K])[0])
         device.close()
@@ -334,7 +351,7 @@ async def test_a_round_that_an_attachment_overtook_is_not_drafted(config, exchan
     await device.load()
     for generation in (5, 6):
         exchange.renew(generation)
-        await device.attach(exchange.spec, generation, str(exchange.target_path), str(exchange.drafts_path))
+        await device.attach(offer(exchange, generation))
         assert await device.draft(generation, 1, [1], 2) == [2]
     assert await device.draft(5, 2, [1], 2) is None
     device.detach(5)
@@ -416,6 +433,8 @@ async def test_stopping_ends_streams_after_their_round(client, monkeypatch):
         ({"num_speculative_tokens": 0}, ConfigError, "--num-speculative-tokens"),
         ({"num_speculative_tokens": 65}, ConfigError, "--num-speculative-tokens"),
         ({"threads": -1}, ConfigError, "--threads"),
+        ({"device": "gpu"}, ConfigError, "--device must be cpu, cuda or cuda:NUMBER, not 'gpu'"),
+        ({"device": "cuda:99"}, ConfigError, r"--device cuda:99: \d+ CUDA devices are visible here"),
         ({"draft_model": "/nowhere"}, CheckpointError, "/nowhere"),
         ({"target": "/nowhere"}, CheckpointError, "/nowhere"),
     ],

@@ -43,7 +43,7 @@ def _attend_splits(
     end_key = tl.minimum(num_keys, start + num_rows)
     split = first_key // split_size + number
     begin, end = split * split_size, tl.minimum((split + 1) * split_size, end_key)
-    if begin >= end_key:
+    if (begin >= end_key) | (num_rows == 0):
         return
 
     rows = tl.arange(0, BLOCK_ROWS)
@@ -62,6 +62,7 @@ def _attend_splits(
         keys = block + tl.arange(0, BLOCK_KEYS)
         is_key = (keys >= first_key) & (keys < end)
         block_id = tl.load(tables + sequence * table_width + keys // KV_BLOCK, mask=is_key, other=0)
+        is_key &= block_id >= 0  # rows of a sequence that has ended may stand beyond its blocks
         slot = block_id.to(tl.int64) * KV_BLOCK + keys % KV_BLOCK
         key_at = (slot * 2 * num_kv_heads + kv_head) * HEAD_DIM
         k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)

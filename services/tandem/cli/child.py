@@ -36,7 +36,7 @@ class Child:
         environment = {name: text for name, text in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
         process = await asyncio.create_subprocess_exec(
             # -P: what lies in the working directory is none of our modules.
-            *(sys.executable, "-P", "-m", "tandem.cli.supervised", *plan.arguments),
+            *(sys.executable, "-P", "-m", plan.module, *plan.arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -25,19 +25,32 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_USAGE, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
 
 
-def add_options(parser: argparse.ArgumentParser, *configs: type, without: Collection[str] = ()) -> None:
+def add_options(
+    parser: argparse.ArgumentParser,
+    *configs: type,
+    without: Collection[str] = (),
+    title: str = "settings",
+    has_variables: bool = True,
+) -> None:
     """Adds an option for every field of `configs`, under its own name with dashes.
 
     A field that several of them have becomes one option, described as the first describes it; those named in `without`
     become none. Only options that were given leave a trace in the parsed arguments.
+
+    Args:
+        parser: that gets them.
+        configs: the classes.
+        without: fields that are no options.
+        title: of the group that help shows them in.
+        has_variables: whether the environment may hold them too; help says so.
     """
-    group = parser.add_argument_group("settings")
+    group = parser.add_argument_group(title)
     added = set(without)
     for config in configs:
         for declared in fields(config):
             if declared.name not in added:
                 added.add(declared.name)
-                _add_option(group, config, declared)
+                _add_option(group, config, declared, has_variables)
 
 
 def load_config(
@@ -77,9 +90,10 @@ def to_arguments(config: object) -> list[str]:
     return arguments
 
 
-def _add_option(group: "argparse._ArgumentGroup", config: type, declared: "Field[Any]") -> None:
+def _add_option(group: "argparse._ArgumentGroup", config: type, declared: "Field[Any]", has_variable: bool) -> None:
     kind = value_type(config, declared.name)
-    description = f"{declared.metadata['help']} [{_default(declared)}; env {ENVIRONMENT_PREFIX}{declared.name.upper()}]"
+    variable = f"; env {ENVIRONMENT_PREFIX}{declared.name.upper()}" if has_variable else ""
+    description = f"{declared.metadata['help']} [{_default(declared)}{variable}]"
     common: dict[str, Any] = {
         "dest": declared.name,
         "default": argparse.SUPPRESS,

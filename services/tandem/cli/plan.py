@@ -22,6 +22,7 @@ _DECIDED = {"tokenizer", "verifier", "drafter", "lookup_drafter", "draft_model",
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 # Beyond the time that a service gives its running requests, until it is killed.
 _MARGIN_SECONDS = 5.0
+SUPERVISED = "tandem.cli.supervised"
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class ServicePlan:
     """One service to start."""
 
     name: str
-    arguments: tuple[str, ...]  # of the `tandem` command
+    arguments: tuple[str, ...]  # of the `tandem` command, or of another module
     address: str  # where its health can be asked
     grace_seconds: float  # from the first signal until it is killed
+    module: str = SUPERVISED  # that is run; it watches its stdin, and ends when that does
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def make_plan(
             "target": up.target,
             "listen": drafter_address,
             "draft_position": verifier_config.draft_position,
+            "device": up.drafter_device or verifier_config.device,
         }
         if verifier_config.num_speculative_tokens is not None:
             decided["num_speculative_tokens"] = str(verifier_config.num_speculative_tokens)

@@ -9,12 +9,20 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import NoReturn
 
 from tandem.cli.main import main
 
 STDIN = 0
 FIRST_GRACE_SECONDS = 1.0  # for running requests
 SECOND_GRACE_SECONDS = 5.0  # to free what is held
+
+
+def run_supervised(main: Callable[[], int]) -> NoReturn:
+    """Runs a service's `main`, and ends the process with its parent or with what `main` returns."""
+    threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
+    sys.exit(main())
 
 
 def _end_with_parent() -> None:
@@ -28,5 +36,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, name="parent watch", daemon=True).start()
-    sys.exit(main())
+    run_supervised(main)

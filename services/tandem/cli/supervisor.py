@@ -59,6 +59,7 @@ class Supervisor:
         self._on_trouble = on_trouble
         self._hurry = asyncio.Event()
         self._keeping: dict[str, asyncio.Task[None]] = {}
+        self.pids: dict[str, int] = {}  # of each service's latest process
 
     async def __aenter__(self) -> "Supervisor":
         """Starts all services at once and waits until each is ready.
@@ -115,6 +116,7 @@ class Supervisor:
         while True:
             started_at = time.monotonic()
             child = await Child.start(service, self._on_line)
+            self.pids[service.name] = child.pid
             try:
                 if await _is_serving(service, child):
                     is_ready.set()

@@ -27,6 +27,7 @@ class UpConfig:
         help=f"drafts come from a process of their own ({SPLIT}), from the verifier ({IN_PROCESS}), or not at all",
         choices=[SPLIT, IN_PROCESS, NO_DRAFTER],
     )
+    drafter_device: str = option("", help=f"device of a drafter in a process of its own ({SPLIT}); empty: the target's")
     lookup: bool = option(False, help="one more drafter, which looks up what followed before; it needs no checkpoint")
 
     def __post_init__(self) -> None:

@@ -1,5 +1,6 @@
 """What a drafter can be told."""
 
+import re
 from dataclasses import dataclass
 
 from tandem.core.config import option
@@ -8,6 +9,7 @@ from tandem.core.errors import ConfigError
 from tandem.rpc.addresses import UNIX_PREFIX, default_socket
 
 MAX_SPECULATIVE_TOKENS = 64
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,2})?")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class DrafterConfig:
         help="position of the drafter's queries: the last token's (p) or the one before (p-1)",
         choices=DRAFT_POSITIONS,
     )
+    device: str = option("cpu", help="device of the drafter: cpu, cuda, cuda:1, ...")
     threads: int = option(1, help="threads of torch on the CPU; 0: one a core")
     drain_seconds: float = option(2.0, help="time for the running round when told to stop")
 
@@ -38,5 +41,7 @@ class DrafterConfig:
             raise ConfigError(f"--listen must be {UNIX_PREFIX}/PATH: the drafter shares the verifier's machine")
         if self.num_speculative_tokens is not None and not 1 <= self.num_speculative_tokens <= MAX_SPECULATIVE_TOKENS:
             raise ConfigError(f"--num-speculative-tokens must be between 1 and {MAX_SPECULATIVE_TOKENS}")
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError(f"--device must be cpu, cuda or cuda:NUMBER, not {self.device!r}")
         if self.threads < 0:
             raise ConfigError("--threads cannot be negative")

@@ -7,50 +7,72 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
 from tandem.core.errors import ConfigError, ExchangeError
 from tandem.drafter.config import MAX_SPECULATIVE_TOKENS, DrafterConfig
+from tandem.drafter.file_rounds import FileRounds
+from tandem.engine.device_drafter import DeviceDrafter
 from tandem.engine.draft_source import DrafterInfo
 from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.exchange.attached_exchange import AttachedExchange
-from tandem.exchange.draft_inputs import DTYPES, private_inputs
+from tandem.exchange.cuda_device import cuda_device
+from tandem.exchange.draft_inputs import DTYPES, DraftInputs, private_inputs
+from tandem.exchange.offer import CudaOffer, FileOffer
 from tandem.exchange.spec import ExchangeSpec, SharedLayer
 from tandem.models.checkpoint import Checkpoint, Part, open_checkpoint
 from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
-from tandem.models.gemma4.weights import load_drafter
+from tandem.models.gemma4.weight_source import WeightSource
+from tandem.models.gemma4.weights import CHECKPOINT, load_drafter
 from tandem.models.generation_config import GenerationConfig, read_generation_config
 from tandem.models.progress import log_progress
-from tandem.models.weight_files import revision
 
 logger = logging.getLogger(__name__)
 
-FIRST_DTYPE = "float32"  # a verifier of another one makes the weights be read again, once
+# A verifier of another one makes the weights be read again, once.
+FIRST_DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 _WARM_UP_BLOCK = 16
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Rounds(Protocol):
+    """One verifier's exchange, and a drafter over it."""
+
+    def draft(self, round_number: int, slots: Sequence[int], num_tokens: int) -> list[int]:
+        """Drafts for a round; how many tokens each slot is given."""
+        ...
+
+    def release(self) -> None:
+        """Nobody will write inputs any more. Any thread may call it, even while `draft` runs."""
+        ...
+
+    def close(self) -> None:
+        """Lets go of the exchange."""
+        ...
+
+
 @dataclass(frozen=True)
 class Attachment:
-    """One verifier's exchange, and the drafter over it."""
+    """A verifier that is drafted for."""
 
     generation: int
-    exchange: AttachedExchange
-    drafter: MtpDrafter
+    rounds: Rounds
     max_tokens: int  # of a round
 
 
 class Device:
     """Everything here happens on the thread of its own, in the order in which it was asked for."""
 
-    def __init__(self, config: DrafterConfig) -> None:
-        """Nothing is loaded yet."""
+    def __init__(self, config: DrafterConfig, weights: WeightSource = CHECKPOINT) -> None:
+        """Nothing is loaded yet; `weights` says where the network's come from."""
         self._config = config
+        self._weights = weights
+        self._device = torch.device(config.device)
         self._thread = ThreadPoolExecutor(1, "device")
         self._checkpoint: Checkpoint | None = None
         self._generation: GenerationConfig | None = None
@@ -65,13 +87,13 @@ class Device:
         """
         return await self._run(self._open)
 
-    async def attach(self, spec: ExchangeSpec, generation: int, target_path: str, drafts_path: str) -> None:
+    async def attach(self, offer: FileOffer | CudaOffer) -> None:
         """Opens a verifier's exchange. If that works, the one attached before is closed.
 
         Raises:
-            ExchangeError: the exchange does not fit this drafter, or its files are not what they should be.
+            ExchangeError: the exchange does not fit this drafter, or is not what it should be.
         """
-        await self._run(self._attach, spec, generation, target_path, drafts_path)
+        await self._run(self._attach, offer)
 
     async def draft(
         self, generation: int, round_number: int, slots: Sequence[int], num_tokens: int
@@ -81,10 +103,16 @@ class Device:
 
     def detach(self, generation: int) -> None:
         """Closes that exchange, if it is the one attached, as soon as what was asked for is done."""
+        attachment = self._attachment
+        if attachment and attachment.generation == generation:
+            attachment.rounds.release()  # what was asked for may wait for what will not come
         self._thread.submit(self._detach, generation)
 
     def close(self) -> None:
         """Ends the thread after what it is doing."""
+        attachment = self._attachment
+        if attachment:
+            attachment.rounds.release()
         self._thread.submit(self._detach, None)
         self._thread.shutdown(wait=False)
 
@@ -93,11 +121,16 @@ class Device:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
     def _open(self) -> DrafterInfo:
+        if self._device.type == "cuda":
+            self._device = cuda_device(self._config.device)
+            torch.cuda.set_device(self._device)
         torch.set_num_threads(self._config.threads or len(os.sched_getaffinity(0)))
         self._checkpoint = open_checkpoint(self._config.draft_model, Part.MODEL)
         self._generation = read_generation_config(self._checkpoint.folder)
-        self._load(FIRST_DTYPE)
-        return DrafterInfo(self._checkpoint.name, self._num_speculative_tokens, revision(self._checkpoint.folder))
+        self._load(FIRST_DTYPES[self._device.type])
+        return DrafterInfo(
+            self._checkpoint.name, self._num_speculative_tokens, self._weights.revision(self._checkpoint.folder)
+        )
 
     @property
     def _num_speculative_tokens(self) -> int:
@@ -110,43 +143,71 @@ class Device:
         started = time.monotonic()
         name, folder = self._checkpoint.name, self._checkpoint.folder
         target_config = read_target_config(open_checkpoint(self._config.target, Part.CONFIG).folder)
-        self._network = load_drafter(folder, target_config, DTYPES[dtype], "cpu", None, log_progress(name))
-        _warm_up(self._network, dtype)
+        self._network = load_drafter(
+            folder, target_config, DTYPES[dtype], self._device, None, log_progress(name), self._weights
+        )
+        _warm_up(self._network, dtype, self._device)
         logger.info("%s loaded as %s in %.1f s", name, dtype, time.monotonic() - started)
 
-    def _attach(self, spec: ExchangeSpec, generation: int, target_path: str, drafts_path: str) -> None:
-        assert self._network and self._generation, "load comes first"
-        check_fit(spec, self._network)
-        exchange = AttachedExchange(spec, generation, target_path, drafts_path)
+    def _attach(self, offer: FileOffer | CudaOffer) -> None:
+        assert self._network, "load comes first"
+        check_fit(offer.spec, self._network)
+        make_rounds = self._open_exchange(offer)
         self._detach(None)
-        if DTYPES[spec.dtype] != self._network.dtype:
-            self._load(spec.dtype)
+        if DTYPES[offer.spec.dtype] != self._network.dtype:
+            self._load(offer.spec.dtype)
         self._attachment = Attachment(
-            generation=generation,
-            exchange=exchange,
-            drafter=MtpDrafter(
-                self._network, exchange.inputs, self._config.draft_position, self._generation.suppress_token_ids
-            ),
-            max_tokens=min(self._num_speculative_tokens, spec.max_draft_tokens),
+            generation=offer.generation,
+            rounds=make_rounds(),
+            max_tokens=min(self._num_speculative_tokens, offer.spec.max_draft_tokens),
         )
+
+    def _open_exchange(self, offer: FileOffer | CudaOffer) -> Callable[[], Rounds]:
+        """Opens it; what is returned lets the network draft over it."""
+        if isinstance(offer, FileOffer):
+            if self._device.type != "cpu":
+                raise ExchangeError("the verifier shares files, with a drafter that has --device cpu")
+            files = AttachedExchange(offer.spec, offer.generation, offer.target_path, offer.drafts_path)
+            return lambda: FileRounds(files, self._drafter(files.inputs))
+        if self._device.type != "cuda":
+            raise ExchangeError("the verifier shares GPU memory, with a drafter that has --device cuda")
+        # Here, because a drafter on the CPU can do without the package that they need.
+        from tandem.drafter.cuda_rounds import CudaRounds
+        from tandem.exchange.attached_cuda_exchange import AttachedCudaExchange
+
+        memory = AttachedCudaExchange(offer, self._device)
+        return lambda: CudaRounds(memory, self._device, self._captured_drafter(memory.inputs, memory.drafts).draft)
+
+    def _drafter(self, inputs: DraftInputs) -> MtpDrafter:
+        assert self._network and self._generation, "load comes first"
+        return MtpDrafter(self._network, inputs, self._config.draft_position, self._generation.suppress_token_ids)
+
+    def _captured_drafter(
+        self,
+        inputs: DraftInputs,
+        drafts: torch.Tensor,  # [num_slots, max_draft_tokens] int64
+    ) -> DeviceDrafter:
+        """Rounds of as many tokens as we draft at most are captured, before the verifier asks for any."""
+        assert self._network and self._generation, "load comes first"
+        drafter = DeviceDrafter(
+            self._network, inputs, drafts, self._config.draft_position, self._generation.suppress_token_ids
+        )
+        drafter.capture(min(self._num_speculative_tokens, inputs.spec.max_draft_tokens))
+        return drafter
 
     def _draft(self, generation: int, round_number: int, slots: Sequence[int], num_tokens: int) -> list[int] | None:
         attachment = self._attachment
         if attachment is None or attachment.generation != generation:
             return None
-        drafts = attachment.drafter.propose(slots, min(num_tokens, attachment.max_tokens))
-        attachment.exchange.write_drafts(
-            round_number, {slot: token_ids for slot, token_ids in zip(slots, drafts, strict=True) if token_ids}
-        )
-        return [len(token_ids) for token_ids in drafts]
+        return attachment.rounds.draft(round_number, slots, min(num_tokens, attachment.max_tokens))
 
     def _detach(self, generation: int | None) -> None:
         """Lets go of the exchange of a generation, or with None of any."""
         attachment = self._attachment
         if attachment and generation in (None, attachment.generation):
             assert self._network
+            attachment.rounds.close()
             self._network.bind(None)
-            attachment.exchange.close()
             self._attachment = None
 
 
@@ -168,7 +229,7 @@ def check_fit(spec: ExchangeSpec, network: Gemma4MtpDrafter) -> None:
             raise ExchangeError(f"{name} is {ours} in the drafter, {theirs} in the target")
 
 
-def _warm_up(network: Gemma4MtpDrafter, dtype: str) -> None:
+def _warm_up(network: Gemma4MtpDrafter, dtype: str, device: torch.device) -> None:
     """Drafts once from zeros: what torch does at its first use of an operation is then no verifier's wait."""
     text, backbone = network.config.text, network.config.backbone_hidden_size
     spec = ExchangeSpec(
@@ -182,10 +243,11 @@ def _warm_up(network: Gemma4MtpDrafter, dtype: str) -> None:
         layers=tuple(SharedLayer(group.name, 1, group.num_kv_heads, group.head_dim) for group in network.kv_groups),
     )
     kv = {
-        group.name: torch.zeros(_WARM_UP_BLOCK, *group.slot_shape, dtype=DTYPES[dtype]) for group in network.kv_groups
+        group.name: torch.zeros(_WARM_UP_BLOCK, *group.slot_shape, dtype=DTYPES[dtype], device=device)
+        for group in network.kv_groups
     }
     # One row repeated stands for a table that may have gigabytes.
-    embedding = torch.zeros(1, backbone, dtype=DTYPES[dtype]).expand(text.vocab_size, backbone)
+    embedding = torch.zeros(1, backbone, dtype=DTYPES[dtype], device=device).expand(text.vocab_size, backbone)
     inputs = private_inputs(spec, kv, embedding)
     inputs.positions[0] = 1
     for group in network.kv_groups:

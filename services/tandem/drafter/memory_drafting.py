@@ -4,6 +4,7 @@ from tandem.core.errors import ExchangeError, InvalidRequest
 from tandem.drafter.device import Device
 from tandem.drafter.v1 import drafter_service_pb2 as pb
 from tandem.exchange.layout import LAYOUT_VERSION
+from tandem.exchange.offer import CudaOffer, FileOffer
 from tandem.exchange.spec import ExchangeSpec, SharedLayer
 
 
@@ -20,15 +21,16 @@ class MemoryDrafting:
         Raises:
             InvalidRequest: there is none, or it is not what it should be.
         """
-        if not request.HasField("shared_memory"):
-            raise InvalidRequest("shared_memory", "is needed: this drafter cannot draft from tokens alone")
+        is_cuda = request.HasField("cuda_memory")
+        field = "cuda_memory" if is_cuda else "shared_memory"
+        if not is_cuda and not request.HasField("shared_memory"):
+            raise InvalidRequest(field, "is needed: this drafter cannot draft from tokens alone")
         if request.layout_version != LAYOUT_VERSION:
             raise InvalidRequest("layout_version", f"must be {LAYOUT_VERSION}")
-        memory = request.shared_memory
         try:
-            await self._device.attach(_spec(memory), request.generation, memory.target_path, memory.drafts_path)
+            await self._device.attach(_offer(request))
         except ExchangeError as error:
-            raise InvalidRequest("shared_memory", str(error)) from None
+            raise InvalidRequest(field, str(error)) from None
 
     async def draft(self, request: pb.DraftRequest) -> pb.DraftResponse | None:
         """Says how many drafts the device wrote."""
@@ -42,7 +44,15 @@ class MemoryDrafting:
         self._device.detach(generation)
 
 
-def _spec(memory: pb.SharedMemory) -> ExchangeSpec:
+def _offer(request: pb.AttachRequest) -> FileOffer | CudaOffer:
+    if request.HasField("cuda_memory"):
+        memory = request.cuda_memory
+        return CudaOffer(_spec(memory), request.generation, memory.handle, memory.device_uuid, memory.flags_path)
+    files = request.shared_memory
+    return FileOffer(_spec(files), request.generation, files.target_path, files.drafts_path)
+
+
+def _spec(memory: pb.SharedMemory | pb.CudaMemory) -> ExchangeSpec:
     return ExchangeSpec(
         dtype=memory.dtype,
         num_slots=memory.num_slots,

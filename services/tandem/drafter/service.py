@@ -9,31 +9,37 @@ from tandem.drafter.config import DrafterConfig
 from tandem.drafter.device import Device
 from tandem.drafter.memory_drafting import MemoryDrafting
 from tandem.drafter.server import Drafter, open_server
+from tandem.models.gemma4.weight_source import WeightSource
+from tandem.models.gemma4.weights import CHECKPOINT
 from tandem.rpc.lifecycle import serve_until_stopped
 
 logger = logging.getLogger(__name__)
 
 
-async def run(config: DrafterConfig) -> None:
+async def run(config: DrafterConfig, weights: WeightSource = CHECKPOINT) -> None:
     """Serves until the process is told to stop.
+
+    Args:
+        config: the settings.
+        weights: where the drafter's come from. No setting reaches this: only a benchmark has others.
 
     Raises:
         ConfigError: the drafter cannot start with `config`.
     """
     logger.info("drafter: %s", describe(config))
-    async with open_drafter(config) as drafter:
+    async with open_drafter(config, weights) as drafter:
         logger.info("drafter ready on %s", drafter.address)
         await serve_until_stopped(drafter.server, config.drain_seconds)
 
 
 @asynccontextmanager
-async def open_drafter(config: DrafterConfig) -> AsyncIterator[Drafter]:
+async def open_drafter(config: DrafterConfig, weights: WeightSource = CHECKPOINT) -> AsyncIterator[Drafter]:
     """A drafter that is loaded, warm and listens.
 
     Raises:
         ConfigError: the drafter cannot start with `config`.
     """
-    device = Device(config)
+    device = Device(config, weights)
     try:
         async with open_server(config.listen, MemoryDrafting(device), await device.load()) as drafter:
             yield drafter

@@ -1,24 +1,28 @@
 """Puts an engine together from a target and its limits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 
 from tandem.engine.adaptive_drafts import AdaptiveDrafts
+from tandem.engine.ahead_source import AheadSource
 from tandem.engine.draft_policy import FixedDrafts
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine, Publish
 from tandem.engine.limits import EngineLimits
 from tandem.engine.model_runner import ModelRunner
 from tandem.engine.round_loop import RoundLoop
+from tandem.engine.run_ahead import RunAhead, captured_shapes
 from tandem.engine.scheduler import Scheduler
+from tandem.engine.shared_tables import SharedTables
 from tandem.engine.speculation import Speculation
+from tandem.engine.steady_round import DevicePlanner, SteadyRound
+from tandem.engine.steady_runner import SteadyRunner
 from tandem.exchange.draft_inputs import DraftInputs
-from tandem.exchange.spec import ExchangeSpec
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.target import Gemma4Target
+from tandem.sampling.judge import Judge, judge
 from tandem.telemetry.metrics import Metrics
 
 
@@ -44,28 +48,12 @@ def make_storage(
 
     return KvStorage(
         target.kv_groups,
-        limits.num_blocks(target.config),
+        limits.stored_blocks(target.config),
         limits.block_size,
         dtype,
         device,
         allocate,
         target.kv_scales(dtype),
-    )
-
-
-def scaled_spec(spec: ExchangeSpec, target: Gemma4Target, storage: KvStorage) -> ExchangeSpec:
-    """`spec` with the scales of the KV that a drafter reads."""
-    scales = {group: storage.scales(layer_id) for group, layer_id in target.drafter_layers.items()}
-    return replace(
-        spec,
-        layers=tuple(
-            replace(
-                layer,
-                key_exponent=scales[layer.group].key_exponent,
-                value_exponent=scales[layer.group].value_exponent,
-            )
-            for layer in spec.layers
-        ),
     )
 
 
@@ -83,8 +71,11 @@ def make_engine(
     metrics: Metrics,
     publish: Publish,
     adaptive_k: bool = False,
+    judge: Judge = judge,
 ) -> Engine:
     """An engine that is not started.
+
+    Rounds run ahead of the host where attention can be planned on the device and no drafter needs the host.
 
     Args:
         target: the network.
@@ -95,10 +86,38 @@ def make_engine(
         metrics: where everything is counted.
         publish: told each round's outputs, on the engine's thread; returns at once.
         adaptive_k: drafts as much as pays, instead of as much as is asked for.
+        judge: says which drafts stand.
     """
     kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
-    runner = ModelRunner(target, storage, kv, inputs)
+    tables = SharedTables(kv, [group.name for group in target.kv_groups])
+    runner = ModelRunner(target, storage, kv, inputs, tables, judge)
     scheduler = Scheduler(limits, kv)
     policy = AdaptiveDrafts(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
     speculation = Speculation(drafters, policy, scheduler, runner.vocabulary_size, metrics)
-    return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics), publish)
+    ahead = None
+    if (
+        isinstance(target.backend, DevicePlanner)
+        and all(isinstance(one, AheadSource) for one in drafters)
+        and len(drafters) <= 1
+    ):
+        steady = SteadyRound(
+            target, storage, inputs, _draft_slots(inputs, drafters), limits.spare_blocks(target.config), judge
+        )
+        counts = draft_counts(limits.max_draft_tokens, adaptive_k)
+        steady_runner = SteadyRunner(steady, captured_shapes(limits, counts)[0])
+        ahead = RunAhead(scheduler, kv, tables, steady_runner, drafters[0] if drafters else None, policy, counts)
+    return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics, ahead), publish)
+
+
+def draft_counts(most: int, adaptive_k: bool) -> list[int]:
+    """Numbers of drafts that rounds are captured for: none and all, and some between if the policy may want fewer."""
+    return sorted({0, most, *(count for count in (1, 2, 4, 6, 8, 12) if adaptive_k and count < most)})
+
+
+def _draft_slots(inputs: DraftInputs, drafters: Sequence[DraftSource]) -> torch.Tensor:  # [num_slots, K] int64
+    """Where the one drafter writes, if there is one."""
+    if drafters:
+        assert isinstance(drafters[0], AheadSource)
+        return drafters[0].drafts
+    shape = (inputs.spec.num_slots, inputs.spec.max_draft_tokens)
+    return torch.zeros(shape, dtype=torch.int64, device=inputs.token_ids.device)

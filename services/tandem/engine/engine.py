@@ -10,6 +10,7 @@ from tandem.core.sequence import FinishReason, Sequence
 from tandem.engine.calibration import calibrate
 from tandem.engine.output import SequenceOutput
 from tandem.engine.round_loop import RoundLoop
+from tandem.models.progress import Progress
 from tandem.telemetry import metrics as names
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,17 @@ class Engine:
             rounds.metrics.set(names.KV_BLOCKS, pool.num_blocks, group=group)
 
     def calibrate(self) -> None:
-        """Before `start`: measures steps, for a policy that goes by what they take. Takes seconds."""
-        calibrate(self._rounds)
+        """Before `start`: measures steps, for a policy that goes by what they take. Takes seconds.
+
+        Rounds that run ahead of the host are measured as they come.
+        """
+        if not self._rounds.ahead:
+            calibrate(self._rounds)
+
+    def capture(self, progress: Progress | None = None) -> None:
+        """Before `start`: captures the rounds that run ahead of the host. Takes seconds."""
+        if self._rounds.ahead:
+            self._rounds.ahead.capture(progress)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -145,7 +155,7 @@ class Engine:
             if self._num_faults >= MAX_FAULTS_IN_A_ROW:
                 raise
             logger.exception("a round failed; its sequences end")
-            self._rounds.forget_drafts()
+            self._rounds.forget()
             self._send(outputs)
             self._end_all(FinishReason.FAULT)
             return

@@ -5,19 +5,19 @@ everything; what a sequence is and whether it goes on is decided elsewhere.
 """
 
 from collections.abc import Sequence as Steps
-from dataclasses import dataclass
 
 import torch
 
 from tandem.attention.metadata import QueryBatch
 from tandem.core.sequence import Sequence
+from tandem.engine.shared_tables import SharedTables
 from tandem.engine.step import Chosen, ScheduledSequence, TokenLogprob
 from tandem.exchange.draft_inputs import DraftInputs
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.sampling.grammar_masks import GrammarMasks
-from tandem.sampling.judge import judge
+from tandem.sampling.judge import Judge, judge
 from tandem.sampling.logprobs import Logprobs, logprobs
 from tandem.sampling.penalties import LogitAdjustments
 from tandem.sampling.rows import SamplingRows
@@ -26,18 +26,18 @@ from tandem.sampling.sampler import sample
 _MAX_LOGIT_ROWS = 128  # of prompt log-probabilities at a time: bounds [rows, vocabulary]
 
 
-@dataclass
-class _SlotState:
-    """What the runner keeps for the sequence in a slot."""
-
-    adjustments: LogitAdjustments | None
-    num_shared_blocks: dict[str, int]  # entries of its block tables that the drafter's inputs hold already
-
-
 class ModelRunner:
     """The target network over its KV cache, and the drafter's inputs."""
 
-    def __init__(self, target: Gemma4Target, storage: KvStorage, kv: KvAllocator, inputs: DraftInputs) -> None:
+    def __init__(
+        self,
+        target: Gemma4Target,
+        storage: KvStorage,
+        kv: KvAllocator,
+        inputs: DraftInputs,
+        tables: SharedTables,
+        judge: Judge = judge,
+    ) -> None:
         """Takes the parts.
 
         Args:
@@ -45,6 +45,8 @@ class ModelRunner:
             storage: its KV tensors.
             kv: who holds which blocks of them.
             inputs: where the drafter reads; `inputs.kv` are the tensors of `storage` that it shares.
+            tables: what `inputs` has been told of the block tables.
+            judge: says which drafts stand.
         """
         self.vocabulary_size = target.config.vocab_size
         self._target = target
@@ -53,7 +55,9 @@ class ModelRunner:
         self._inputs = inputs
         self._device = target.embed_tokens.device
         self._grammar_masks = GrammarMasks(self.vocabulary_size, self._device)
-        self._slots: dict[int, _SlotState] = {}
+        self._tables = tables
+        self._judged_by = judge
+        self._adjustments: dict[int, LogitAdjustments | None] = {}  # by slot
 
     def enter(self, sequence: Sequence, slot: int) -> None:
         """A sequence takes a slot: for the first time, or again after a preemption.
@@ -61,8 +65,8 @@ class ModelRunner:
         Raises:
             InvalidRequest: it biases a token outside the vocabulary.
         """
-        adjustments = LogitAdjustments.for_sequence(sequence, self.vocabulary_size, self._device)
-        self._slots[slot] = _SlotState(adjustments, {group.name: 0 for group in self._target.kv_groups})
+        self._adjustments[slot] = LogitAdjustments.for_sequence(sequence, self.vocabulary_size, self._device)
+        self._tables.enter(slot)
         self._inputs.set_sampling(slot, sequence.sampling)
 
     @torch.inference_mode()
@@ -131,7 +135,7 @@ class ModelRunner:
         verified: Steps[ScheduledSequence],
         logits: torch.Tensor,  # [R, V]; left as it is, for log-probabilities
     ) -> torch.Tensor:  # [R, V]
-        adjustments = [self._slots[scheduled.slot].adjustments for scheduled in verified]
+        adjustments = [self._adjustments[scheduled.slot] for scheduled in verified]
         if not any(adjustments):
             return logits
         pieces = torch.split(logits, [len(scheduled.draft_token_ids) + 1 for scheduled in verified])
@@ -179,7 +183,7 @@ class ModelRunner:
             [*scheduled.draft_token_ids, *[0] * (most - count)]
             for scheduled, count in zip(verified, num_drafts, strict=True)
         ]
-        return judge(
+        return self._judged_by(
             token_ids[self._tensor(rows)].view(len(verified), most + 1),
             self._tensor(drafts).view(len(verified), most),
             self._tensor(num_drafts),
@@ -188,12 +192,8 @@ class ModelRunner:
     def _share_blocks(self, step: Steps[ScheduledSequence]) -> None:
         """Writes the entries of block tables that are new since the sequence's last step."""
         for scheduled in step:
-            num_shared = self._slots[scheduled.slot].num_shared_blocks
-            for group, first in num_shared.items():
-                block_ids = self._kv.block_ids(scheduled.sequence.sequence_id, group)
-                if len(block_ids) > first:
-                    self._inputs.set_blocks(scheduled.slot, group, first, block_ids[first:])
-                    num_shared[group] = len(block_ids)
+            for new in self._tables.take_new(scheduled.sequence.sequence_id, scheduled.slot):
+                self._inputs.set_blocks(scheduled.slot, new.group, new.first, new.block_ids)
 
     def _count(
         self,
@@ -204,7 +204,7 @@ class ModelRunner:
     ) -> None:
         """Counts the emitted tokens, for the penalties of rows to come."""
         for index, scheduled in enumerate(verified):
-            adjustments = self._slots[scheduled.slot].adjustments
+            adjustments = self._adjustments[scheduled.slot]
             if adjustments:
                 first = first_chosen[index]
                 own = token_ids[first : first + len(scheduled.draft_token_ids) + 1]

@@ -23,9 +23,9 @@ import torch
 
 from tandem.attention.metadata import QueryBatch
 from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
+from tandem.engine.shared_scales import shared_scales
 from tandem.exchange.draft_inputs import NO_BLOCK, DraftInputs
 from tandem.kv_cache.group import KvGroup
-from tandem.kv_cache.scales import KvScales
 from tandem.models.gemma4.draft_head import DraftScores
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.sampling.rows import SamplingRows
@@ -68,9 +68,7 @@ class MtpDrafter:
         self._offset = DRAFT_POSITIONS[position]
         self._device = inputs.embedding.device
         self._suppressed = self._tensor([i for i in suppress_token_ids if i < inputs.spec.vocabulary_size])
-        self._kv_scales = {
-            layer.group: KvScales(layer.key_exponent, layer.value_exponent) for layer in inputs.spec.layers
-        }
+        self._kv_scales = shared_scales(inputs.spec)
         self._num_blocks = {layer.group: layer.num_blocks for layer in inputs.spec.layers}
 
     @torch.inference_mode()

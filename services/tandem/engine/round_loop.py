@@ -11,7 +11,9 @@ from typing import Protocol
 
 from tandem.core.sequence import FinishReason, Sequence
 from tandem.engine.draft_policy import StepTaken
+from tandem.engine.limits import ROUNDS_AHEAD
 from tandem.engine.output import SequenceEnd, SequenceOutput
+from tandem.engine.run_ahead import RunAhead
 from tandem.engine.scheduler import Scheduler
 from tandem.engine.speculation import Speculation
 from tandem.engine.step import Chosen, ScheduledSequence, TokenLogprob
@@ -43,14 +45,24 @@ class RoundLoop:
     kv: KvAllocator
     speculation: Speculation
     metrics: Metrics
+    ahead: RunAhead | None = None  # None: the host takes part in every round
     _prompt_logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)  # by sequence id, until sent
 
     def run_round(self, outputs: list[SequenceOutput]) -> None:
         """Runs one step and asks for the drafts of the next one, before anybody reads the outputs.
 
+        Where rounds can run ahead, the next one is launched, and an earlier one settled.
+
         Args:
             outputs: is given what the round emits; holds what was emitted before a fault, too.
         """
+        is_launched = self.ahead is not None and self.ahead.launch()
+        if self.ahead is None or not self.ahead.num_under_way:
+            self._run_step(outputs)
+        elif not is_launched or self.ahead.num_under_way == ROUNDS_AHEAD:
+            self._settle(self.ahead, outputs)
+
+    def _run_step(self, outputs: list[SequenceOutput]) -> None:
         num_preemptions, num_evictions = self.scheduler.num_preemptions, self.kv.num_evictions
         step = self.scheduler.schedule(self.speculation.collect())
         self.metrics.count(names.PREEMPTIONS, self.scheduler.num_preemptions - num_preemptions)
@@ -76,16 +88,29 @@ class RoundLoop:
             {output.sequence_id: output.token_ids for output in outputs},
             StepTaken(len(step), sum(scheduled.num_rows for scheduled in step), seconds) if is_decode else None,
         )
-        self.speculation.ask()
+        if not (self.ahead and self.ahead.is_possible()):
+            self.speculation.ask()
 
     def end(self, sequence: Sequence, reason: FinishReason) -> SequenceOutput:
         """Ends a sequence from outside, with no more tokens."""
         sequence.finish_reason = reason
         return SequenceOutput(sequence.sequence_id, [], end=self._finish(sequence))
 
-    def forget_drafts(self) -> None:
-        """Drafts that are under way belong to a round that failed."""
+    def forget(self) -> None:
+        """What is under way belongs to a round that failed."""
         self.speculation.forget()
+        if self.ahead:
+            self.ahead.forget()
+
+    def _settle(self, ahead: RunAhead, outputs: list[SequenceOutput]) -> None:
+        """Takes in what came of the oldest round under way."""
+        for settled in ahead.settle():
+            sequence = settled.sequence
+            sequence.num_computed_tokens += 1
+            outputs.append(self._emit(sequence, settled.chosen, settled.num_drafts))
+        self.metrics.count(names.STEPS)
+        if not self.scheduler.sequences:
+            ahead.forget()
 
     def _enter(self, scheduled: ScheduledSequence) -> None:
         """A sequence begins, or begins again after a preemption."""
@@ -102,10 +127,13 @@ class RoundLoop:
         if chosen is None:
             self.scheduler.settle(sequence)
             return None
+        return self._emit(sequence, chosen, len(scheduled.draft_token_ids) if is_verify else None)
+
+    def _emit(self, sequence: Sequence, chosen: Chosen, num_drafts: int | None) -> SequenceOutput:
+        """Commits what was chosen for a sequence; `num_drafts` is None where nothing was verified."""
         kept = sequence.commit(chosen.token_ids)
         num_accepted = min(chosen.num_accepted, len(kept))
         sequence.num_computed_tokens += len(kept) - 1  # the last one never has KV; drafts before it do
-        num_drafts = len(scheduled.draft_token_ids) if is_verify else None
         if num_drafts is not None:
             sequence.stats.record(num_drafts, num_accepted)
             self._count_round(num_drafts, num_accepted)

@@ -73,6 +73,10 @@ class Scheduler:
         """Drafts worth verifying: the target's own token always comes on top."""
         return min(sequence.num_speculative_tokens, self.limits.max_draft_tokens, sequence.num_tokens_left - 1)
 
+    def can_admit(self) -> bool:
+        """Whether the first waiting sequence could begin now."""
+        return self._shared_by_next() is not None
+
     def add(self, sequence: Sequence) -> None:
         """Puts a sequence at the end of the queue."""
         self._waiting.append(sequence)
@@ -150,18 +154,24 @@ class Scheduler:
                 return
         step.scheduled.append(ScheduledSequence(sequence, self.slot(sequence), num_rows, draft_token_ids, is_entering))
 
+    def _shared_by_next(self) -> Tokens[bytes] | None:
+        """Blocks that the first waiting sequence can share; None if it has to wait for a slot or for room."""
+        if not self._waiting or not self._free_slots:
+            return None
+        growing = {sequence.sequence_id: self._num_needed(sequence) for sequence in self._running}
+        shared = self._prefixes.find(self._waiting[0])
+        has_room = self._kv.has_room_for(self._num_needed(self._waiting[0]), growing, shared)
+        return shared if has_room else None
+
     def _admit(self) -> bool:
         """Gives the first waiting sequence a slot, if there is one and the cache has room for all its tokens.
 
         It begins with what others have computed of it.
         """
-        if not self._waiting or not self._free_slots:
+        shared = self._shared_by_next()
+        if shared is None:
             return False
-        growing = {sequence.sequence_id: self._num_needed(sequence) for sequence in self._running}
         sequence = self._waiting[0]
-        shared = self._prefixes.find(sequence)
-        if not self._kv.has_room_for(self._num_needed(sequence), growing, shared):
-            return False
         self._kv.share(sequence.sequence_id, shared)
         sequence.num_computed_tokens = len(shared) * self._kv.block_size
         self._waiting.popleft()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from tandem.core.sampling_params import SamplingParams
-from tandem.exchange.layout import ExchangeLayout
+from tandem.exchange.layout import ExchangeLayout, Part
 from tandem.exchange.spec import ExchangeSpec
 
 NO_BLOCK = -1  # in a block table: released, or not reserved yet
@@ -40,6 +40,12 @@ class DraftInputs:
     seeds: torch.Tensor  # [S] int64
     kv: Mapping[str, torch.Tensor]  # group -> [num_blocks * block_size, 2, num_kv_heads, head_dim]
     embedding: torch.Tensor  # [vocabulary_size, hidden_size]
+
+    def clear(self) -> None:
+        """Makes every slot empty, in memory that is all zeros."""
+        for table in self.block_tables.values():
+            table.fill_(NO_BLOCK)
+        self.top_p.fill_(1.0)
 
     def set_sampling(self, slot: int, params: SamplingParams) -> None:
         """Gives a slot to a sequence that samples with `params`."""
@@ -94,13 +100,10 @@ def private_inputs(
 
 def mapped_inputs(
     layout: ExchangeLayout,
-    data: torch.Tensor,  # [target_bytes] uint8
+    data: torch.Tensor,  # [target_bytes] uint8, or more
 ) -> DraftInputs:
-    """Inputs in a target file, as they stand there."""
-    parts = {
-        part.name: data[part.offset : part.offset + part.num_bytes].view(DTYPES[part.dtype]).view(part.shape)
-        for part in layout.target_parts
-    }
+    """Inputs in a target file or in memory that begins like one, as they stand there."""
+    parts = {part.name: mapped_part(part, data) for part in layout.target_parts}
     groups = [layer.group for layer in layout.spec.layers]
     return DraftInputs(
         spec=layout.spec,
@@ -116,3 +119,11 @@ def mapped_inputs(
         kv={group: parts[f"kv/{group}"] for group in groups},
         embedding=parts["embedding"],
     )
+
+
+def mapped_part(
+    part: Part,
+    data: torch.Tensor,  # [N] uint8
+) -> torch.Tensor:  # part.shape
+    """One tensor in the bytes that hold it."""
+    return data[part.offset : part.offset + part.num_bytes].view(DTYPES[part.dtype]).view(part.shape)

@@ -17,7 +17,7 @@ import torch
 
 from tandem.core.errors import ExchangeError
 
-_NAME = re.compile(r"tandem-[0-9a-f]{32}\.(target|drafts)")
+_NAME = re.compile(r"tandem-[0-9a-f]{32}\.(target|drafts|flags)")
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -28,7 +28,7 @@ def create(directory: Path, kind: str, num_bytes: int) -> tuple[Path, int]:
 
     Args:
         directory: an existing directory.
-        kind: "target" or "drafts".
+        kind: "target", "drafts" or "flags".
         num_bytes: its size.
 
     Returns:

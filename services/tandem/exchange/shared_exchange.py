@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tandem.exchange.draft_inputs import NO_BLOCK, DraftInputs, mapped_inputs
+from tandem.exchange.draft_inputs import DraftInputs, mapped_inputs
 from tandem.exchange.layout import (
     DRAFTS_MAGIC,
     TARGET_MAGIC,
@@ -48,9 +48,7 @@ class SharedExchange:
         self.inputs: DraftInputs = mapped_inputs(
             self.layout, map_bytes(self._target, self.layout.target_bytes, is_writable=True)
         )
-        for table in self.inputs.block_tables.values():
-            table.fill_(NO_BLOCK)
-        self.inputs.top_p.fill_(1.0)
+        self.inputs.clear()
 
     @property
     def spec(self) -> ExchangeSpec:

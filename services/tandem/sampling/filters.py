@@ -9,7 +9,7 @@ from tandem.sampling.rows import SamplingRows
 
 # Masses are compared as multiples of 2^-44 of the best token's. Integers add up to the same sum in any order, so a
 # cut depends neither on how a device adds nor on how wide the batch is; the masses of 2^18 tokens fit.
-_MASS_UNIT = float(1 << 44)
+MASS_UNIT = float(1 << 44)
 
 
 def filter_logits(
@@ -26,7 +26,7 @@ def filter_logits(
     ranks = torch.arange(logits.shape[1], device=logits.device)
     scaled.masked_fill_(ranks >= rows.top_k.unsqueeze(-1), -torch.inf)
     weights = scaled.exp()
-    masses = (weights * _MASS_UNIT).long()
+    masses = (weights * MASS_UNIT).long()
     cumulative = masses.cumsum(dim=-1)
     # A token is surplus if the tokens before it hold the mass already.
     is_removed = cumulative - masses >= cumulative[:, -1:] * rows.top_p.unsqueeze(-1)

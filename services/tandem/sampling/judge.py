@@ -1,6 +1,11 @@
 """Which drafts stand."""
 
+from collections.abc import Callable
+
 import torch
+
+# (target's tokens [S, K + 1], drafts [S, K], number of drafts [S]) -> drafts accepted [S]
+Judge = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def judge(

@@ -24,6 +24,18 @@ def sample(
     """
     if token_ids is not None:
         return _sample_candidates(logits, rows, token_ids)
+    if logits.is_cuda:
+        from tandem.sampling.fused_choice import fused_sample
+
+        return fused_sample(logits, rows)
+    return plain_sample(logits, rows)
+
+
+def plain_sample(
+    logits: torch.Tensor,  # [R, V] float32
+    rows: SamplingRows,
+) -> torch.Tensor:  # [R] int64
+    """The choice from the vocabulary in plain torch: the definition, step by step."""
     if rows.is_all_greedy:
         return greedy_token_ids(logits)
     vocab_size = logits.shape[1]

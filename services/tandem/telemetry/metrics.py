@@ -84,7 +84,7 @@ SPEC_FALLBACKS = _counter(
 DRAFTER_ATTACHED = _gauge(
     "tandem_drafter_attached",
     "drafter",
-    "1 while a drafter is attached, else 0, by what passes between: memory, tokens.",
+    "1 while a drafter is attached, else 0, by what passes between: memory, cuda, tokens.",
     "carrier",
 )
 DRAFTER_ATTACHMENTS = _counter("tandem_drafter_attachments_total", "attachment", "Times that a drafter was attached.")

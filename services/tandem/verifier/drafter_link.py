@@ -40,7 +40,7 @@ STABLE_SECONDS = 10.0  # an attachment that lasted so long was a good one
 
 
 @dataclass
-class _Round:
+class Round:
     """A request and, once `answered` is set, its answer."""
 
     slots: Sequence[int]  # that drafts are wanted for
@@ -81,8 +81,8 @@ class DrafterLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()  # of the next two, which both threads change
         self._attachment: Attachment | None = None
-        self._outstanding: _Round | None = None
-        self._asked: _Round | None = None  # what `collect` shall answer
+        self._outstanding: Round | None = None
+        self._asked: Round | None = None  # what `collect` shall answer
         self._number = 0
         self._is_closed = False
 
@@ -94,28 +94,8 @@ class DrafterLink:
 
     def begin(self, wanted: Sequence[Wanted]) -> bool:
         """Sends a request, unless nobody is there or an answer is outstanding."""
-        with self._lock:
-            attachment, late = self._attachment, self._outstanding
-        if attachment is None or self._is_closed:
-            return False
-        if late:
-            self._metrics.count(names.SPEC_FALLBACKS, reason=Fallback.LATE.value)
-            self._log.add(Fallback.LATE)
-            if time.monotonic() - late.asked_at > STUCK_SECONDS:
-                self._on_loop(attachment.call.cancel)
-            return False
-        num_tokens = min(max(one.num_tokens for one in wanted), attachment.info.num_speculative_tokens)
-        if num_tokens <= 0:
-            return False
-        self._number += 1
-        request = self._carrier.request(attachment.generation, self._number, wanted, num_tokens)
-        asked = _Round([one.slot for one in wanted], request)
-        with self._lock:
-            if self._attachment is not attachment:
-                return False  # lost a moment ago
-            self._asked = self._outstanding = asked
-        self._on_loop(self._send, attachment.call, request)
-        return True
+        self._asked = self._ask(wanted)
+        return self._asked is not None
 
     def collect(self) -> Drafts:
         """Waits for the answer, then reads the drafts."""
@@ -162,6 +142,30 @@ class DrafterLink:
             delay = RETRY_SECONDS if is_absent or is_stable else min(2 * delay, MAX_RETRY_SECONDS)
             await asyncio.sleep(delay)
         await asyncio.Event().wait()  # as before: until it is cancelled
+
+    def _ask(self, wanted: Sequence[Wanted]) -> Round | None:
+        with self._lock:
+            attachment, late = self._attachment, self._outstanding
+        if attachment is None or self._is_closed:
+            return None
+        if late:
+            self._metrics.count(names.SPEC_FALLBACKS, reason=Fallback.LATE.value)
+            self._log.add(Fallback.LATE)
+            if time.monotonic() - late.asked_at > STUCK_SECONDS:
+                self._on_loop(attachment.call.cancel)
+            return None
+        num_tokens = min(max(one.num_tokens for one in wanted), attachment.info.num_speculative_tokens)
+        if num_tokens <= 0:
+            return None
+        self._number += 1
+        request = self._carrier.request(attachment.generation, self._number, wanted, num_tokens)
+        asked = Round([one.slot for one in wanted], request)
+        with self._lock:
+            if self._attachment is not attachment:
+                return None  # lost a moment ago
+            self._outstanding = asked
+        self._on_loop(self._send, attachment.call, request)
+        return asked
 
     async def _receive(self, attachment: Attachment) -> None:
         """Takes answers until the stream breaks; it ends by raising, always."""

@@ -6,6 +6,7 @@ from tandem.drafter.v1 import drafter_service_pb2 as pb
 from tandem.engine.draft_source import Wanted
 from tandem.exchange.layout import LAYOUT_VERSION
 from tandem.exchange.shared_exchange import SharedExchange
+from tandem.exchange.spec import ExchangeSpec
 
 
 class MemoryCarrier:
@@ -55,16 +56,21 @@ def shared_memory_of(exchange: SharedExchange) -> pb.SharedMemory:
         block_size=spec.block_size,
         vocabulary_size=spec.vocabulary_size,
         hidden_size=spec.hidden_size,
-        layers=[
-            pb.SharedLayer(
-                group=layer.group,
-                num_blocks=layer.num_blocks,
-                num_kv_heads=layer.num_kv_heads,
-                head_dim=layer.head_dim,
-                kv_dtype=layer.kv_dtype,
-                key_exponent=layer.key_exponent,
-                value_exponent=layer.value_exponent,
-            )
-            for layer in spec.layers
-        ],
+        layers=shared_layers(spec),
     )
+
+
+def shared_layers(spec: ExchangeSpec) -> list[pb.SharedLayer]:
+    """Whose KV is shared."""
+    return [
+        pb.SharedLayer(
+            group=layer.group,
+            num_blocks=layer.num_blocks,
+            num_kv_heads=layer.num_kv_heads,
+            head_dim=layer.head_dim,
+            kv_dtype=layer.kv_dtype,
+            key_exponent=layer.key_exponent,
+            value_exponent=layer.value_exponent,
+        )
+        for layer in spec.layers
+    ]

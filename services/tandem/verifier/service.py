@@ -14,13 +14,18 @@ from tandem.core.sequence import FinishReason, Sequence
 from tandem.engine.assembly import make_engine
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine
+from tandem.exchange.shared_exchange import SharedExchange
 from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
+from tandem.models.gemma4.weight_source import WeightSource
+from tandem.models.gemma4.weights import CHECKPOINT
+from tandem.models.progress import log_progress
 from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
+from tandem.sampling.judge import Judge, judge
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier import model as models
-from tandem.verifier.carrier import Carrier
+from tandem.verifier.ahead_link import AheadLink
 from tandem.verifier.config import IN_PROCESS, VerifierConfig
 from tandem.verifier.drafter_link import DrafterLink
 from tandem.verifier.grammar_compiler import GrammarCompiler
@@ -49,21 +54,28 @@ class Verifier:
     background: list[Coroutine[Any, Any, None]]  # to run for as long as it serves
 
 
-async def run(config: VerifierConfig) -> None:
+async def run(config: VerifierConfig, weights: WeightSource = CHECKPOINT, judge: Judge = judge) -> None:
     """Serves until the process is told to stop.
+
+    Args:
+        config: the settings.
+        weights: where those of target and drafter come from.
+        judge: says which drafts stand. No setting reaches this or the weights: only a benchmark has others.
 
     Raises:
         ConfigError: the verifier cannot start with `config`.
         EngineFault: the engine died.
     """
     logger.info("verifier: %s", describe_config(config))
-    async with open_verifier(config) as verifier:
+    async with open_verifier(config, weights, judge) as verifier:
         logger.info("verifier ready on %s", verifier.address)
         await serve_until_stopped(verifier.server, config.drain_seconds, verifier.background)
 
 
 @asynccontextmanager
-async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
+async def open_verifier(
+    config: VerifierConfig, weights: WeightSource = CHECKPOINT, judge: Judge = judge
+) -> AsyncIterator[Verifier]:
     """A verifier that is warm and says SERVING; the drafter, if any, comes when it comes.
 
     Raises:
@@ -77,9 +89,9 @@ async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
     try:
         # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
         address = await server.start(config.listen)
-        model = await asyncio.to_thread(models.load, config)
+        model = await asyncio.to_thread(models.load, config, weights)
         try:
-            drafters, background = await _drafters(config, model, metrics)
+            drafters, background = await _drafters(config, model, metrics, weights)
             engine = make_engine(
                 model.target,
                 model.storage,
@@ -89,9 +101,11 @@ async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
                 metrics,
                 streams.publish,
                 config.adaptive_k,
+                judge,
             )
             if config.adaptive_k and drafters and model.limits.max_draft_tokens:
                 await asyncio.to_thread(engine.calibrate)
+            await asyncio.to_thread(engine.capture, log_progress("rounds"))
             engine.start()
             try:
                 await _warm_up(engine, streams)
@@ -112,21 +126,22 @@ async def open_verifier(config: VerifierConfig) -> AsyncIterator[Verifier]:
 
 
 async def _drafters(
-    config: VerifierConfig, model: LoadedModel, metrics: Metrics
+    config: VerifierConfig, model: LoadedModel, metrics: Metrics, weights: WeightSource
 ) -> tuple[list[DraftSource], list[Coroutine[Any, Any, None]]]:
     """Who drafts, and what has to run beside the server for that."""
     inside: list[DraftSource] = []
     if config.drafter == IN_PROCESS:
-        inside.append(await asyncio.to_thread(models.load_in_process_drafter, config, model))
-    carriers: list[tuple[str, Carrier]] = []
-    if model.exchange:
-        carriers.append((config.drafter, MemoryCarrier(model.exchange)))
+        inside.append(await asyncio.to_thread(models.load_in_process_drafter, config, model, weights))
+    seconds = config.draft_timeout_ms / 1000
+    links: list[DrafterLink] = []
+    if isinstance(model.exchange, SharedExchange):
+        links.append(DrafterLink(config.drafter, MemoryCarrier(model.exchange), model.revision, seconds, metrics))
+    elif model.exchange:
+        links.append(AheadLink(config.drafter, model.exchange, model.revision, seconds, metrics))
     if config.lookup_drafter:
         limits = model.limits
         carrier = TokenCarrier(limits.max_sequences, model.config.vocab_size, limits.max_draft_tokens)
-        carriers.append((config.lookup_drafter, carrier))
-    seconds = config.draft_timeout_ms / 1000
-    links = [DrafterLink(address, carrier, model.revision, seconds, metrics) for address, carrier in carriers]
+        links.append(DrafterLink(config.lookup_drafter, carrier, model.revision, seconds, metrics))
     return [*inside, *links], [link.follow() for link in links]
 
 

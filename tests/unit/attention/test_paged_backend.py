@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged import PagedBackend
 from tandem.attention.reference import ReferenceBackend
@@ -67,3 +68,39 @@ def test_a_row_does_not_depend_on_the_others(window, start):
     for row in range(8):
         alone = QueryBatch((1,), (start + row,), (start + row + 1,), {"group": tables[:1]})
         assert torch.equal(run(query[row : row + 1], alone)[0], together[row])
+
+
+@pytest.mark.parametrize("num_rows", [1, 5, 8])
+def test_a_round_planned_on_the_device_attends_like_one_planned_on_the_host(num_rows):
+    """Across places where cuts change size, and with a sequence whose rows run out of its blocks."""
+    group = KvGroup("group", (0,), num_kv_heads=2, head_dim=16, window=None)
+    generator = torch.Generator().manual_seed(0)
+    kv = torch.randn(301 * 16, *group.slot_shape, generator=generator)
+    blocks = torch.randperm(300, generator=generator).tolist()
+    starts = [2044, 30, 0]
+    tables = [blocks[:130], blocks[130:134], blocks[134:136]]
+    query = torch.randn(num_rows * len(starts), NUM_HEADS, 16, generator=generator)
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
+    ends = [start + num_rows for start in starts]
+    batch = QueryBatch((num_rows,) * len(starts), tuple(starts), tuple(ends), {"group": tables})
+    expected = backend.prepare(batch, [group], 16)
+
+    table = torch.full((5, 140), -1, dtype=torch.int32)
+    slots = [3, 0, 2]
+    for slot, blocks_of_one in zip(slots, tables, strict=True):
+        table[slot, : len(blocks_of_one)] = torch.tensor(blocks_of_one)
+    on_device = DeviceBatch(
+        torch.tensor(slots), torch.tensor(starts), torch.tensor(ends), num_rows, 2100, {"group": table}, {"group": 300}
+    )
+    found = backend.prepare_on_device(on_device, [group], 16)
+    assert found.positions.equal(expected.positions)
+    assert found.slot_mapping["group"].equal(expected.slot_mapping["group"])
+    attended = backend.attend(query, kv, found.plans["group"])
+    assert attended.equal(backend.attend(query, kv, expected.plans["group"]))
+
+
+def test_rows_without_a_block_write_where_nobody_reads():
+    table = torch.tensor([[4, -1, 7]], dtype=torch.int32)
+    batch = DeviceBatch(torch.tensor([0]), torch.tensor([2]), torch.tensor([14]), 12, 20, {"g": table}, {"g": 9})
+    slots = batch.slots_written(KvGroup("g", (0,), 1, 16, None), 4).tolist()
+    assert slots == [18, 19, *range(36, 40), *range(28, 32), 36, 37]

@@ -71,6 +71,14 @@ def test_the_position_of_the_drafters_queries_reaches_whoever_drafts():
         plan("--draft-position=q")
 
 
+def test_the_drafter_is_on_the_targets_device_unless_told_otherwise():
+    made = plan("--device=cuda")
+    assert settings_of(made, "verifier")["device"] == settings_of(made, "drafter")["device"] == "cuda"
+    made = plan("--device=cuda", "--drafter-device=cuda:1")
+    assert settings_of(made, "verifier")["device"] == "cuda"
+    assert settings_of(made, "drafter")["device"] == "cuda:1"
+
+
 def test_the_environment_reaches_only_whom_it_should(monkeypatch):
     monkeypatch.setenv("TANDEM_THREADS", "3")
     monkeypatch.setenv("TANDEM_VERIFIER", "unix:/elsewhere")

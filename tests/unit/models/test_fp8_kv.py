@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tandem.engine.assembly import scaled_spec
+from tandem.engine.shared_scales import scaled_spec
 from tandem.kv_cache.scales import KvScales
 from tandem.kv_cache.storage import widen_kv
 from tandem.models.gemma4.weights import load_drafter, load_target

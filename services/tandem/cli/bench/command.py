@@ -50,7 +50,7 @@ def bench(config: BenchConfig) -> int:
     Raises:
         TandemError: something could not be measured.
     """
-    _check_writable(config.json)
+    check_writable("--json", config.json)
     started_at = time.monotonic()
 
     def progress(text: str) -> None:
@@ -110,8 +110,8 @@ async def _measure_speed(results: Results, journal: Journal) -> Results:
     )
 
 
-def _check_writable(path: str) -> None:
-    """Opens the file for the figures before minutes are spent on them.
+def check_writable(option: str, path: str) -> None:
+    """Opens a file for the figures before minutes are spent on them; an empty path is none.
 
     Raises:
         ConfigError: it cannot be written.
@@ -120,4 +120,4 @@ def _check_writable(path: str) -> None:
         try:
             Path(path).open("a", encoding="utf-8").close()
         except OSError as error:
-            raise ConfigError(f"--json {path}: {error.strerror}") from None
+            raise ConfigError(f"{option} {path}: {error.strerror}") from None

@@ -28,19 +28,23 @@ class BenchConfig:
     )
     draft_model: str = option("", help="the drafter's checkpoint, likewise; empty: the demo pair's, for its target")
     threads: int = option(0, help="threads of torch in the verifier and in transformers; 0: one a core but one")
-    num_speculative_tokens: int = option(4, help="draft tokens a round (K)")
-    max_tokens: int = option(128, help="tokens of each text")
+    num_speculative_tokens: int = option(4, help="draft tokens a round (K); with --preset, 7 by default")
+    max_tokens: int = option(128, help="tokens of each text; with --preset, 256 by default")
     batch: int = option(8, help="streams at a time of the larger batch; batch 1 runs the same prompts in turn")
     runs: int = option(3, help="runs of each throughput measurement; the table shows medians")
     prompts: str = option(
         "", help='JSON file with a list of {"text": ...}; empty: prompts that the demo pair never saw'
     )
     acceptance_prompts: int = option(40, help="texts of each acceptance measurement, 0 for none")
-    temperature: float = option(0.8, help="of the sampled acceptance measurement; the greedy one is always made")
+    temperature: float = option(
+        0.8, help="of the sampled acceptance measurement; the greedy one is always made; with --preset, 0 by default"
+    )
     seed: int = option(0, help="of the first sampled text; each further one has the next")
     first_token_requests: int = option(100, help="requests to the gateway, and as many to the verifier; 0 for none")
     compare: str = option(
-        TRANSFORMERS, help="measures assisted generation on the same pair, or does not", choices=[TRANSFORMERS, NOTHING]
+        TRANSFORMERS,
+        help="measures assisted generation on the same pair, or does not, as is the default with --preset",
+        choices=[TRANSFORMERS, NOTHING],
     )
     exchange_directory: str = option(
         VerifierConfig.exchange_directory, help="memory-backed folder for what the drafter reads"

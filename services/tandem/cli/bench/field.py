@@ -11,7 +11,12 @@ from tandem.cli.bench.prompts import Prompt
 from tandem.cli.bench.replica import Journal, open_replica
 from tandem.cli.bench.stream import Stream
 from tandem.cli.bench.throughput import How
-from tandem.cli.bench.transformers_client import TransformersClient, open_transformers, require_transformers
+from tandem.cli.bench.transformers_client import (
+    TransformersClient,
+    checkpoint_pair,
+    open_transformers,
+    require_transformers,
+)
 from tandem.cli.bench.verifier_client import Ask, VerifierClient
 from tandem.cli.client import Client, open_client
 from tandem.cli.client_config import ClientConfig
@@ -52,7 +57,7 @@ async def open_field(config: BenchConfig, journal: Journal) -> AsyncIterator[Fie
         transformers = None
         if config.compare == TRANSFORMERS:
             # Last: of a pair that does not fit, our own services say what is wrong.
-            transformers = await stack.enter_async_context(open_transformers(config))
+            transformers = await stack.enter_async_context(open_transformers(await checkpoint_pair(config)))
             journal.on_event("transformers is ready")
         k, batches = config.num_speculative_tokens, tuple(sorted({1, config.batch}))
         contenders = [

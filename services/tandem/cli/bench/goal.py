@@ -19,3 +19,15 @@ class Goal:
         if self.value is None or self.bound is None:
             return None
         return self.value <= self.bound if self.is_upper_bound else self.value >= self.bound
+
+    def line(self, name_width: int) -> str:
+        """What was measured, what is wanted, and whether that is reached."""
+        value = "-" if self.value is None else f"{self.value:.2f}{self.unit}"
+        return f"{self.name:<{name_width}}{value:>10}   {self._wanted}".rstrip()
+
+    @property
+    def _wanted(self) -> str:
+        if self.bound is None:
+            return ""
+        outcome = {True: "reached", False: "not reached", None: "not measured"}[self.is_reached]
+        return f"{'<=' if self.is_upper_bound else '>='} {self.bound:g}{self.unit} {outcome}"

@@ -31,7 +31,7 @@ def describe_machine(threads: int) -> Machine:
         threads: of torch, as set; 0 for the verifier's choice.
     """
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         num_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory_bytes(),
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -40,7 +40,8 @@ def describe_machine(threads: int) -> Machine:
     )
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, as far as the machine says."""
     return _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine()
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from statistics import median
 
-from tandem.cli.bench.goal import Goal
 from tandem.cli.bench.goals import goals
 from tandem.cli.bench.latency import percentile
 from tandem.cli.bench.results import Results
@@ -96,12 +95,4 @@ def _features(results: Results) -> Iterator[str]:
 def _goals(results: Results) -> Iterator[str]:
     yield f"{'':<{NAME_WIDTH}}{'measured':>10}   goal"
     for goal in goals(results):
-        value = "-" if goal.value is None else f"{goal.value:.2f}{goal.unit}"
-        yield f"{goal.name:<{NAME_WIDTH}}{value:>10}   {_wanted(goal)}".rstrip()
-
-
-def _wanted(goal: Goal) -> str:
-    if goal.bound is None:
-        return ""
-    outcome = {True: "reached", False: "not reached", None: "not measured"}[goal.is_reached]
-    return f"{'<=' if goal.is_upper_bound else '>='} {goal.bound:g}{goal.unit} {outcome}"
+        yield goal.line(NAME_WIDTH)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tandem.cli.bench.config import BenchConfig
@@ -20,6 +21,19 @@ from tandem.verifier.config import num_threads
 MAX_LINE_BYTES = 1 << 20
 
 
+@dataclass(frozen=True)
+class PairSettings:
+    """What the worker's first line says."""
+
+    target: str  # folder
+    draft_model: str
+    threads: int
+    num_speculative_tokens: int
+    dtype: str = "float32"
+    device: str = "cpu"
+    random_weights: bool = False  # the folders hold no others
+
+
 class TransformersClient:
     """The parent's side; the child's is `transformers_worker`."""
 
@@ -27,25 +41,13 @@ class TransformersClient:
         """Speaks with `process`."""
         self._process = process
 
-    async def start(self, config: BenchConfig) -> None:
+    async def start(self, pair: PairSettings) -> None:
         """Waits until both models are loaded.
 
         Raises:
-            ConfigError: a checkpoint cannot be had.
             MeasurementFailed: they cannot be loaded.
         """
-        target, draft_model = [
-            (await asyncio.to_thread(open_checkpoint, reference, Part.MODEL)).folder
-            for reference in (config.target, config.up(SPLIT).draft_model_in_force)
-        ]
-        await self._ask(
-            {
-                "target": str(target),
-                "draft_model": str(draft_model),
-                "threads": num_threads(config.threads),
-                "num_speculative_tokens": config.num_speculative_tokens,
-            }
-        )
+        await self._ask(asdict(pair))
 
     async def generate(self, prompt_token_ids: tuple[int, ...], max_tokens: int, is_assisted: bool) -> Stream:
         """One greedy text.
@@ -78,8 +80,21 @@ def require_transformers() -> None:
         raise ConfigError("transformers is not installed: install tandem[bench], or leave it out with --compare none")
 
 
+async def checkpoint_pair(config: BenchConfig) -> PairSettings:
+    """The pair that is measured, in float32 on the CPU.
+
+    Raises:
+        ConfigError: a checkpoint cannot be had.
+    """
+    target, draft_model = [
+        (await asyncio.to_thread(open_checkpoint, reference, Part.MODEL)).folder
+        for reference in (config.target, config.up(SPLIT).draft_model_in_force)
+    ]
+    return PairSettings(str(target), str(draft_model), num_threads(config.threads), config.num_speculative_tokens)
+
+
 @asynccontextmanager
-async def open_transformers(config: BenchConfig) -> AsyncIterator[TransformersClient]:
+async def open_transformers(pair: PairSettings) -> AsyncIterator[TransformersClient]:
     """Both models in transformers, loaded.
 
     Raises:
@@ -96,7 +111,7 @@ async def open_transformers(config: BenchConfig) -> AsyncIterator[TransformersCl
     )
     try:
         client = TransformersClient(process)
-        await client.start(config)
+        await client.start(pair)
         yield client
     finally:
         with suppress(ProcessLookupError):  # it has ended already

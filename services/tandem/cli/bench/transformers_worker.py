@@ -1,6 +1,6 @@
 """The process in which transformers generates: one line of JSON asks, one answers; it ends with its stdin.
 
-The first line names the pair; every further one asks for a text. Greedy, float32, batch 1.
+The first line names the pair; every further one asks for a text. Greedy, batch 1.
 """
 
 import importlib
@@ -40,9 +40,10 @@ class Pair:
     def __init__(self, settings: dict[str, Any]) -> None:
         """Loads both."""
         torch.set_num_threads(settings["threads"])
-        self._target = transformers.AutoModelForCausalLM.from_pretrained(settings["target"], dtype=torch.float32)
-        self._assistant = transformers.AutoModelForCausalLM.from_pretrained(
-            settings["draft_model"], dtype=torch.float32
+        self._device = torch.device(settings["device"])
+        make = _random_model if settings["random_weights"] else _load_model
+        self._target, self._assistant = (
+            make(settings[name], getattr(torch, settings["dtype"]), self._device) for name in ("target", "draft_model")
         )
         # No end tokens: every text gets its full length, as from us.
         self._target.generation_config = transformers.GenerationConfig(pad_token_id=0)
@@ -54,7 +55,7 @@ class Pair:
 
     def generate(self, question: dict[str, Any]) -> dict[str, Any]:
         """One text, with the times of its tokens."""
-        prompt = torch.tensor([question["prompt_token_ids"]])
+        prompt = torch.tensor([question["prompt_token_ids"]], device=self._device)
         times = ArrivalTimes()
         output = self._target.generate(
             prompt,
@@ -65,6 +66,20 @@ class Pair:
             assistant_model=self._assistant if question["is_assisted"] else None,
         )
         return {"token_ids": output[0, prompt.shape[1] :].tolist(), "arrivals": times.arrivals}
+
+
+def _load_model(folder: str, dtype: torch.dtype, device: torch.device) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+
+
+def _random_model(folder: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """The text model that a config.json describes, made where it will be."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    is_multimodal = hasattr(config, "vision_config")
+    with device:
+        return transformers.AutoModelForCausalLM.from_config(
+            config.text_config if is_multimodal else config, dtype=dtype
+        )
 
 
 def main() -> None:

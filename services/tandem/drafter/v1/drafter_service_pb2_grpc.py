@@ -52,8 +52,8 @@ class DrafterServiceServicer:
     """
 
     def Attach(self, request, context):
-        """Attach says what the drafter is given to draft from, shared memory or a token stream; one that cannot do with it
-        refuses (INVALID_ARGUMENT). A later Attach ends the earlier one.
+        """Attach says what the drafter is given to draft from: shared memory, CUDA memory or a token stream. One that cannot do
+        with it refuses (INVALID_ARGUMENT). A later Attach ends the earlier one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

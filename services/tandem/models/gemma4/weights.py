@@ -17,12 +17,31 @@ from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig, read_drafte
 from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.parameters import Destination
 from tandem.models.gemma4.target import Gemma4Target
+from tandem.models.gemma4.weight_source import Tensors, WeightSource
 from tandem.models.progress import Progress
+from tandem.models.weight_files import revision
 
 logger = logging.getLogger(__name__)
 
 _TIED_HEAD = "lm_head.weight"
 _OTHER_MODALITIES = re.compile(r"model\.(?:embed_)?(vision|audio)(?:_tower|_embedder)?\.")
+
+
+class CheckpointWeights:
+    """The `WeightSource` of every service: the folder's own files."""
+
+    def open(self, folder: Path, wanted: Mapping[str, Destination], unused: re.Pattern[str]) -> CheckpointFiles:
+        """See `WeightSource`."""
+        files = CheckpointFiles(folder)
+        _check(folder, files, wanted, unused)
+        return files
+
+    def revision(self, folder: Path) -> str:
+        """See `WeightSource`."""
+        return revision(folder)
+
+
+CHECKPOINT = CheckpointWeights()
 
 
 def load_target(
@@ -31,6 +50,7 @@ def load_target(
     device: torch.device | str,
     embedding: torch.Tensor | None = None,  # [vocab_size, hidden_size]
     progress: Progress | None = None,
+    weights: WeightSource = CHECKPOINT,
     linear: type[Linear] = Linear,
 ) -> Gemma4Target:
     """Reads a target.
@@ -41,6 +61,7 @@ def load_target(
         device: where the network goes.
         embedding: where the token table goes, such as shared memory.
         progress: told how many weights are read.
+        weights: where they come from.
         linear: class of the layers' products, such as `Fp8Linear`.
 
     Raises:
@@ -48,11 +69,11 @@ def load_target(
     """
     folder = Path(path)
     config = read_target_config(folder)
-    files = CheckpointFiles(folder)
     # Checked on a network without memory first: no file can make us allocate what it does not hold.
-    _check(folder, files, dict(Gemma4Target(config, dtype, "meta", linear=linear).destinations()), _unused_keys(config))
+    wanted = dict(Gemma4Target(config, dtype, "meta", linear=linear).destinations())
+    tensors = weights.open(folder, wanted, _unused_keys(config))
     target = Gemma4Target(config, dtype, device, embedding, linear=linear)
-    _fill(files, dict(target.destinations()), progress)
+    _fill(tensors, dict(target.destinations()), progress)
     return target
 
 
@@ -63,6 +84,7 @@ def load_drafter(
     device: torch.device | str,
     target_embedding: torch.Tensor | None,  # [vocab_size, backbone]; None: to be bound later
     progress: Progress | None = None,
+    weights: WeightSource = CHECKPOINT,
 ) -> Gemma4MtpDrafter:
     """Reads a drafter and checks that it fits the target.
 
@@ -72,10 +94,10 @@ def load_drafter(
     folder = Path(path)
     config = read_drafter_config(folder)
     check_pair(config, target_config)
-    files = CheckpointFiles(folder)
-    _check(folder, files, dict(Gemma4MtpDrafter(config, None, dtype, "meta").destinations()), _unused_keys(config.text))
+    wanted = dict(Gemma4MtpDrafter(config, None, dtype, "meta").destinations())
+    tensors = weights.open(folder, wanted, _unused_keys(config.text))
     drafter = Gemma4MtpDrafter(config, target_embedding, dtype, device)
-    _fill(files, dict(drafter.destinations()), progress)
+    _fill(tensors, dict(drafter.destinations()), progress)
     drafter.arrange(folder)
     return drafter
 
@@ -130,10 +152,10 @@ def _check(folder: Path, files: CheckpointFiles, wanted: Mapping[str, Destinatio
         logger.info("%s: text only is served; passed over: %s", folder, counts)
 
 
-def _fill(files: CheckpointFiles, wanted: Mapping[str, Destination], progress: Progress | None) -> None:
+def _fill(tensors: Tensors, wanted: Mapping[str, Destination], progress: Progress | None) -> None:
     """Reads checked tensors to where they belong, a piece at a time."""
     done, total = 0, sum(prod(destination.shape) for destination in wanted.values())
-    for name, start, piece in files.read(wanted):
+    for name, start, piece in tensors.read(wanted):
         wanted[name].write(piece, start)
         done += piece.numel()
         if progress:

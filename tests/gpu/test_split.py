@@ -1,0 +1,137 @@
+"""The demo pair as two processes on one GPU: the text of the target alone, whatever becomes of the drafter."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from tandem.demo import DEMO_DRAFTER, DEMO_TARGET, held_out_prompts
+from tandem.internal.v1 import verifier_service_pb2 as pb
+from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
+from tandem.rpc.channel import open_channel
+from tandem.telemetry import metrics as names
+from tandem.verifier.config import VerifierConfig
+from tandem.verifier.service import open_verifier
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.timeout(300),
+]
+
+K = 7
+NUM_PROMPTS = 8
+MAX_TOKENS = 200
+BATCHES = (1, 10, 10)  # drafters that start together and are killed one after the other; the first one warms up
+START_SECONDS = 120
+LOST_BYTES = 16 << 20  # a leaked context has hundreds
+
+
+def start_drafter(socket, device="cuda"):
+    command = [sys.executable, "-m", "tandem.cli", "drafter", f"--device={device}", f"--listen=unix:{socket}"]
+    pair = [f"--target={DEMO_TARGET}", f"--draft-model={DEMO_DRAFTER}", f"--num-speculative-tokens={K}"]
+    return subprocess.Popen([*command, *pair])
+
+
+async def until(condition, seconds):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def verifier(folder, drafter):
+    config = VerifierConfig(
+        target=str(DEMO_TARGET),
+        listen=f"unix:{folder}/verifier.sock",
+        drafter=drafter,
+        device="cuda",
+        num_speculative_tokens=K,
+        kv_tokens=8192,
+    )
+    async with open_verifier(config) as verifier, open_channel(verifier.address) as channel:
+        work = [asyncio.create_task(coroutine) for coroutine in verifier.background]
+        yield verifier.metrics, pb_grpc.VerifierServiceStub(channel)
+        for task in work:
+            task.cancel()
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    tokenizer = Tokenizer.from_file(str(DEMO_TARGET / "tokenizer.json"))
+    return [tokenizer.encode(text).ids[-100:] for text in held_out_prompts()[:NUM_PROMPTS]]
+
+
+async def generate(stub, prompt, number, k=K):
+    """One text: greedy for even numbers, else sampled."""
+    sampling = {"temperature": 0.8 * (number % 2), "top_k": 64, "top_p": 0.95, "seed": number}
+    request = pb.GenerateRequest(
+        prompt_token_ids=prompt, sampling=sampling, max_tokens=MAX_TOKENS, ignore_eos=True, num_speculative_tokens=k
+    )
+    return [token_id async for response in stub.Generate(request) for token_id in response.round.token_ids]
+
+
+async def kill_one_that_drafts(spare, socket, metrics):
+    """Lets a process that listens elsewhere draft, and kills it in the middle of a text."""
+    path, process = spare
+    path.rename(socket)
+    await until(lambda: metrics.value(names.DRAFTER_ATTACHED), START_SECONDS)
+    accepted = metrics.value(names.SPEC_ACCEPTED_TOKENS)
+    await until(lambda: metrics.value(names.SPEC_ACCEPTED_TOKENS) > accepted + 20, 10)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    await until(lambda: not metrics.value(names.DRAFTER_ATTACHED), 10)
+
+
+def free_bytes():
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info()[0]
+
+
+async def test_kill_9_again_and_again(prompts, tmp_path):
+    socket = tmp_path / "drafter.sock"
+    async with verifier(tmp_path, f"unix:{socket}") as (metrics, stub):
+        alone = [await generate(stub, prompt, number, k=0) for number, prompt in enumerate(prompts)]
+        stopped = asyncio.Event()
+
+        async def text_after_text():
+            num_texts = 0
+            while not stopped.is_set():
+                number = num_texts % NUM_PROMPTS
+                assert await generate(stub, prompts[number], number) == alone[number]
+                num_texts += 1
+            return num_texts
+
+        streaming = asyncio.create_task(text_after_text())
+        free = []
+        for batch in BATCHES:
+            paths = [tmp_path / f"spare-{number}.sock" for number in range(batch)]
+            spares = [(path, start_drafter(path)) for path in paths]
+            for path in paths:
+                await until(path.exists, START_SECONDS)
+            for spare in spares:
+                await kill_one_that_drafts(spare, socket, metrics)
+                assert not streaming.done(), "texts go on, and are right"
+            free.append(free_bytes())
+        stopped.set()
+        print(f"{sum(BATCHES)} kills in {await streaming} texts; free bytes after {BATCHES}: {free}")
+        assert metrics.value(names.DRAFTER_ATTACHMENTS) == sum(BATCHES)
+        assert free[0] - free[-1] < LOST_BYTES
+
+
+async def test_a_drafter_on_the_cpu_says_what_it_lacks_and_the_verifier_serves(prompts, tmp_path, caplog):
+    socket = tmp_path / "drafter.sock"
+    drafter = start_drafter(socket, "cpu")
+    try:
+        async with verifier(tmp_path, f"unix:{socket}") as (metrics, stub):
+            await until(lambda: any("--device cuda" in record.message for record in caplog.records), START_SECONDS)
+            assert len(await generate(stub, prompts[0], 0)) == MAX_TOKENS
+            assert not metrics.value(names.DRAFTER_ATTACHMENTS)
+    finally:
+        drafter.kill()
+        drafter.wait()

@@ -1,0 +1,187 @@
+"""Rounds that run ahead of the host: the same tokens as rounds that wait for it, whatever happens in between.
+
+Attention is planned by the reference here, as interpreted kernels are slow; that both plan alike is tested with them.
+"""
+
+import random
+import time
+
+import pytest
+import torch
+
+from tandem.attention.metadata import QueryBatch
+from tandem.attention.reference import ReferenceBackend
+from tandem.core.sampling_params import OutputParams
+from tandem.core.sequence import FinishReason
+from tandem.engine.device_drafter import DeviceDrafter
+from tandem.engine.draft_source import DrafterInfo, Drafts
+from tandem.engine.in_process_ahead import InProcessAhead
+from tandem.engine.run_ahead import RunAhead
+from tandem.models.gemma4.weights import load_drafter, load_target
+from tests.engines import new_sequence, running
+
+VOCABULARY = 64
+LIMITS = {"max_sequences": 4, "max_context": 128, "kv_tokens": 512, "prefix_cache": False}
+
+
+class DevicePlanned(ReferenceBackend):
+    """Plans rounds from tensors."""
+
+    def prepare_on_device(self, batch, groups, block_size):
+        starts, num_keys = batch.starts.tolist(), [max(1, count) for count in batch.num_keys.tolist()]
+        width = -(-max(max(starts) + batch.num_rows, *num_keys) // block_size)
+        tables = {}
+        for group in groups:
+            spare = batch.spare_blocks[group.name]
+            rows = batch.block_tables[group.name][batch.sequences].tolist()
+            rows = [[block if block >= 0 else spare for block in row] for row in rows]
+            tables[group.name] = [row + [spare] * (width - len(row)) for row in rows]
+        lengths = (batch.num_rows,) * len(starts)
+        return self.prepare(QueryBatch(lengths, tuple(starts), tuple(num_keys), tables), groups, block_size)
+
+
+@pytest.fixture(scope="module")
+def device_target(pair):
+    """The target as on a GPU: rounds are planned without the host's knowledge."""
+    target = load_target(pair[0], torch.float32, "cpu")
+    target.backend = DevicePlanned(target.config.num_attention_heads)
+    return target
+
+
+@pytest.fixture(autouse=True)
+def steady_rounds(monkeypatch):
+    """Counts rounds that ran ahead: a test of them that meets none tests nothing."""
+    counts = {"settled": 0}
+    settle = RunAhead.settle
+
+    def counting(self):
+        counts["settled"] += 1
+        return settle(self)
+
+    monkeypatch.setattr(RunAhead, "settle", counting)
+    yield counts
+    assert counts["settled"] > 0
+
+
+class Scribbler:
+    """An `AheadSource` that writes anything at all where drafts belong."""
+
+    info = DrafterInfo("scribbler", 7, "")
+
+    def __init__(self, inputs):
+        self.drafts = torch.zeros(inputs.spec.num_slots, inputs.spec.max_draft_tokens, dtype=torch.int64)
+        self._generator = torch.Generator().manual_seed(0)
+
+    def draft_ahead(self, slots, num_tokens):
+        shape = self.drafts.shape
+        self.drafts.copy_(torch.randint(-(1 << 40), 1 << 40, shape, generator=self._generator))
+        few = torch.randint(0, VOCABULARY, shape, generator=self._generator)
+        self.drafts.copy_(torch.where(self.drafts > 0, few, self.drafts))
+        return num_tokens
+
+    def begin(self, wanted):
+        return False
+
+    def collect(self):
+        return Drafts(())
+
+    def close(self):
+        pass
+
+
+class Oracle(Scribbler):
+    """Knows the texts to come, by their seeds."""
+
+    def __init__(self, inputs, texts):
+        super().__init__(inputs)
+        self._inputs, self._texts = inputs, texts
+
+    def draft_ahead(self, slots, num_tokens):
+        self.drafts.fill_(0)
+        for slot in slots:
+            text, start = self._texts[int(self._inputs.seeds[slot])], int(self._inputs.positions[slot]) + 1
+            following = text[start : start + num_tokens]
+            self.drafts[slot, : len(following)] = torch.tensor(following, dtype=torch.int64)
+        return num_tokens
+
+
+def honest(pair, target, k=7):
+    def make(inputs):
+        network = load_drafter(pair[1], target.config, torch.float32, "cpu", inputs.embedding)
+        network.backend = DevicePlanned(network.config.text.num_attention_heads, is_batch_invariant=False)
+        drafts = torch.zeros(inputs.spec.num_slots, inputs.spec.max_draft_tokens, dtype=torch.int64)
+        return InProcessAhead(DeviceDrafter(network, inputs, drafts), DrafterInfo("mtp", k, "test"))
+
+    return make
+
+
+def sequences(k, temperature=0.0, max_tokens=14, **kwargs):
+    rng = random.Random(3)
+    prompts = [[rng.randrange(2, VOCABULARY) for _ in range(rng.randint(1, 40))] for _ in range(5)]
+    return [
+        new_sequence(i, prompt, max_tokens=max_tokens + i, k=k, seed=i * 17, temperature=temperature, **kwargs)
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def replace_k(sequence, k):
+    sequence.num_speculative_tokens = k
+    return sequence
+
+
+@pytest.fixture(scope="module")
+def plain(target):
+    """What rounds that wait for the host write."""
+    texts = {}
+    for temperature in (0.0, 0.8):
+        with running(target, lambda inputs: [], **LIMITS) as under_test:
+            texts[temperature] = under_test.generate(sequences(0, temperature))
+    return texts
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(("source", "k"), [("none", 0), ("honest", 3), ("honest", 7), ("scribbler", 7)])
+def test_the_text_is_the_same(device_target, pair, plain, source, k, temperature):
+    sources = {"none": lambda inputs: [], "honest": honest(pair, device_target), "scribbler": Scribbler}
+    with running(device_target, sources[source], **LIMITS) as under_test:
+        assert under_test.generate(sequences(k, temperature)) == plain[temperature]
+
+
+def test_drafts_stand_as_far_as_a_request_allows(device_target, plain):
+    prompts = sequences(0)
+    texts = {one.sampling.seed: [*one.prompt_token_ids, *text] for one, text in zip(prompts, plain[0.0], strict=True)}
+    allowed = [7, 3, 0, 7, 7]
+    asked = [replace_k(one, k) for one, k in zip(prompts, allowed, strict=True)]
+    with running(device_target, lambda inputs: Oracle(inputs, texts), **LIMITS) as under_test:
+        assert under_test.generate(asked) == plain[0.0]
+    most = [max(output.num_accepted_tokens for output in under_test.outputs[one.sequence_id]) for one in asked]
+    assert most == allowed
+
+
+def test_a_round_that_needs_the_host_comes_between(device_target, pair, plain):
+    """Log-probabilities are the host's affair: their sequence and all beside it go on, round by round."""
+    with running(device_target, honest(pair, device_target), **LIMITS) as under_test:
+        mixed = sequences(4)
+        mixed[1].output = OutputParams(logprobs=True)
+        mixed[1].stopping = type(mixed[1].stopping)(5)
+        texts = under_test.generate(mixed)
+    assert texts[0] == plain[0.0][0] and texts[2:] == plain[0.0][2:]
+    assert texts[1] == plain[0.0][1][:5]
+
+
+def test_what_is_cancelled_while_a_round_is_under_way_frees_its_slot(device_target, pair, plain):
+    with running(device_target, honest(pair, device_target), **LIMITS) as under_test:
+        long = new_sequence(50, [5, 6, 7], max_tokens=100, k=7)
+        under_test.engine.submit(long)
+        while not under_test.outputs.get(50):
+            time.sleep(0.01)
+        under_test.engine.cancel(50)
+        texts = under_test.generate(sequences(7))
+        assert under_test.end(long).reason is FinishReason.CANCELLED
+    assert texts == plain[0.0]
+
+
+def test_a_dry_pool_settles_and_preempts(device_target, pair, plain):
+    limits = {**LIMITS, "kv_tokens": 80}
+    with running(device_target, honest(pair, device_target), **limits) as under_test:
+        assert under_test.generate(sequences(7)) == plain[0.0]
