@@ -3,8 +3,6 @@
 import torch
 
 from tandem.core.errors import ExchangeError
-from tandem.drafter.cuda_rounds import CudaRounds
-from tandem.exchange.attached_cuda_exchange import AttachedCudaExchange
 
 
 def expected(token_ids, num_tokens):
@@ -23,6 +21,10 @@ def serve(connection, device_index, num_products):
 
     Answers each offer with "attached" or why not, and each round with its counts.
     """
+    # Here, because they need a package that the tests can be collected without.
+    from tandem.drafter.cuda_rounds import CudaRounds
+    from tandem.exchange.attached_cuda_exchange import AttachedCudaExchange
+
     device = torch.device("cuda", device_index)
     torch.cuda.set_device(device)
     matrix = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)

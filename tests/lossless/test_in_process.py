@@ -1,11 +1,9 @@
 """Same token ids as the target alone: drafter in this process, honest and hostile, alone and in mixed batches."""
 
 import pytest
-import torch
 
-from tandem.engine import model_runner
 from tandem.telemetry import metrics as names
-from tests.engines import mtp_drafts, running
+from tests.engines import lenient_judge, mtp_drafts, running
 from tests.lossless.conftest import TEMPERATURES
 from tests.unit.engine.hostile import ScriptedDrafter, random_tokens
 
@@ -52,12 +50,9 @@ def test_with_adaptive_k(reference, drafter_path, drafter, temperature):
 
 
 @pytest.mark.parametrize("k", [1, 4, 7])
-def test_a_judge_that_accepts_one_wrong_token_is_noticed(reference, drafter_path, monkeypatch, k):
-    honest = model_runner.judge
-    monkeypatch.setattr(
-        model_runner, "judge", lambda own, drafts, counts: torch.minimum(honest(own, drafts, counts) + 1, counts)
-    )
-    with running(reference.target, sources(reference, drafter_path)["honest"]) as under_test:
+def test_a_judge_that_accepts_one_wrong_token_is_noticed(reference, drafter_path, k):
+    make = sources(reference, drafter_path)["honest"]
+    with running(reference.target, make, judge=lenient_judge) as under_test:
         texts = under_test.generate(reference.sequences(k, 0.0))
     with pytest.raises(AssertionError, match="instead of"):
         reference.check(0.0, texts, "broken judge")

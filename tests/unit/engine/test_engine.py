@@ -5,15 +5,13 @@ import threading
 import time
 
 import pytest
-import torch
 
 from tandem.core.errors import EngineFault, KvCacheFull, QueueFull
 from tandem.core.sampling_params import OutputParams, StoppingParams
 from tandem.core.sequence import FinishReason
 from tandem.engine import engine as engine_module
-from tandem.engine import model_runner
 from tandem.telemetry import metrics as names
-from tests.engines import mtp_drafts, new_sequence, running
+from tests.engines import lenient_judge, mtp_drafts, new_sequence, running
 from tests.unit.engine.hostile import ScriptedDrafter, garbage, random_tokens
 
 VOCABULARY = 64
@@ -99,12 +97,8 @@ def test_perfect_drafts_are_all_accepted_and_counted(target, plain):
     ]  # fmt: skip
 
 
-def test_a_judge_that_accepts_one_wrong_token_is_noticed(target, plain, monkeypatch):
-    honest = model_runner.judge
-    monkeypatch.setattr(
-        model_runner, "judge", lambda own, drafts, counts: torch.minimum(honest(own, drafts, counts) + 1, counts)
-    )
-    with running(target, lambda inputs: ScriptedDrafter(random_tokens(VOCABULARY))) as under_test:
+def test_a_judge_that_accepts_one_wrong_token_is_noticed(target, plain):
+    with running(target, lambda inputs: ScriptedDrafter(random_tokens(VOCABULARY)), judge=lenient_judge) as under_test:
         # What is emitted are the target's own tokens even then, so the fault shows in what follows them.
         texts = under_test.generate(sequences(4, 0.0))
     assert texts != [plain[0.0, i] for i in range(NUM_PROMPTS)]
