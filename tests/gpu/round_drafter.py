@@ -17,7 +17,7 @@ def work(matrix, num_products):
 
 
 def serve(connection, device_index, num_products):
-    """Attaches to a `CudaOffer`, then drafts for each message: round, slots, number of tokens. None ends it.
+    """Attaches to a `CudaOffer`, then drafts for each message: round, slots from 0 on, number of tokens. None ends it.
 
     Answers each offer with "attached" or why not, and each round with its counts.
     """
@@ -38,9 +38,8 @@ def serve(connection, device_index, num_products):
             connection.send(str(error))
 
     def draft(slots, num_tokens):
-        rows = torch.tensor(slots, device=device)
         work(matrix, num_products)
-        exchange.drafts[rows, :num_tokens] = expected(exchange.inputs.token_ids[rows], num_tokens)
+        exchange.drafts[: len(slots), :num_tokens] = expected(exchange.inputs.token_ids[: len(slots)], num_tokens)
 
     rounds = CudaRounds(exchange, device, draft)
     connection.send("attached")

@@ -16,6 +16,7 @@ from tandem.internal.v1 import verifier_service_pb2 as pb
 from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
 from tandem.rpc.channel import open_channel
 from tandem.telemetry import metrics as names
+from tandem.verifier import drafter_link
 from tandem.verifier.config import VerifierConfig
 from tandem.verifier.service import open_verifier
 
@@ -93,7 +94,8 @@ def free_bytes():
     return torch.cuda.mem_get_info()[0]
 
 
-async def test_kill_9_again_and_again(prompts, tmp_path):
+async def test_kill_9_again_and_again(prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr(drafter_link, "MAX_RETRY_SECONDS", 0.4)  # whoever dies so often is dialled ever more rarely
     socket = tmp_path / "drafter.sock"
     async with verifier(tmp_path, f"unix:{socket}") as (metrics, stub):
         alone = [await generate(stub, prompt, number, k=0) for number, prompt in enumerate(prompts)]

@@ -10,6 +10,7 @@ These are plain objects that hold tensors, not `nn.Module`s: at small sizes, loo
 as using them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,8 @@ class DecoderLayer:
         self._experts = MixtureOfExperts(config, self._prefix, dtype, device, linear) if config.experts else None
         self._per_layer_gate = PerLayerGate(config, self._prefix, dtype, device) if config.per_layer_inputs else None
         self._layer_scalar = torch.ones(1, dtype=dtype, device=device)
+        self._activate = _activation_for(device)
+        self._arrange = self._arrange_by_kernel if device.type == "cuda" else self._arrange_plainly
 
     def destinations(self) -> Destinations:
         """Every tensor of the layer. Values are normed without a weight, so their rows of the head norm stay."""
@@ -128,16 +131,15 @@ class DecoderLayer:
     ) -> torch.Tensor:  # [T, hidden_size]
         """One layer over the rows of a step."""
         attended = self._attend(self._input_norm(hidden), inputs, kv, backend, kv_scales)
-        hidden = self._post_attention_norm.add_to(hidden, self._o(attended))
-        gate, up = self._gate_up(self._pre_feedforward_norm(hidden)).chunk(2, -1)
-        feedforward = self._down(F.gelu(gate, approximate="tanh").mul_(up))
+        hidden, normed = self._post_attention_norm.add_then(hidden, self._o(attended), self._pre_feedforward_norm)
+        feedforward = self._down(self._activate(self._gate_up(normed)))
         if self._experts:
             feedforward = self._experts.add_to(feedforward, hidden)
+        if self._per_layer_gate is None:
+            return self._post_feedforward_norm.add_and_scale(hidden, feedforward, self._layer_scalar)
         hidden = self._post_feedforward_norm.add_to(hidden, feedforward)
-        if self._per_layer_gate:
-            assert per_layer_input is not None
-            hidden = self._per_layer_gate.add_to(hidden, per_layer_input)
-        return hidden.mul_(self._layer_scalar)
+        assert per_layer_input is not None
+        return self._per_layer_gate.add_to(hidden, per_layer_input).mul_(self._layer_scalar)
 
     def _attend(
         self,
@@ -147,8 +149,21 @@ class DecoderLayer:
         backend: AttentionBackend,
         kv_scales: KvScales,
     ) -> torch.Tensor:  # [T, hidden_size] -> [T, num_heads * head_dim]
-        num_tokens, num_heads = hidden.shape[0], self._num_heads
-        heads = self._qkv(hidden).view(num_tokens, -1, self._head_dim)  # queries, keys, values
+        product = self._qkv(hidden).view(hidden.shape[0], -1, self._head_dim)
+        # The kernel stores numbers as they are; those of 8 bits are divided first.
+        arrange = self._arrange if kv.dtype == hidden.dtype else self._arrange_plainly
+        queries = arrange(product, inputs, kv, kv_scales)
+        return backend.attend(queries, kv, inputs.plan, kv_scales).view(hidden.shape[0], -1)
+
+    def _arrange_plainly(
+        self,
+        heads: torch.Tensor,  # [T, num_projected, head_dim]: queries, keys, values
+        inputs: LayerInputs,
+        kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
+        kv_scales: KvScales,
+    ) -> torch.Tensor:  # [T, num_heads, head_dim]
+        """The queries, normed and turned; keys and values are in `kv` then."""
+        num_tokens, num_heads = heads.shape[0], self._num_heads
         if self._owns_kv and self._is_k_eq_v:
             heads = torch.cat((heads, heads[:, num_heads:]), 1)
         heads = self._head_norm(heads)
@@ -159,4 +174,40 @@ class DecoderLayer:
             new = heads.narrow(1, num_heads, 2 * self._num_kv_heads)
             write_kv(kv, inputs.slot_mapping, new.view(num_tokens, *kv.shape[1:]), kv_scales)
             heads = heads.narrow(1, 0, num_heads)
-        return backend.attend(heads, kv, inputs.plan, kv_scales).view(num_tokens, -1)
+        return heads
+
+    def _arrange_by_kernel(
+        self,
+        heads: torch.Tensor,  # [T, num_projected, head_dim]
+        inputs: LayerInputs,
+        kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
+        kv_scales: KvScales,
+    ) -> torch.Tensor:  # [T, num_heads, head_dim]
+        """The same in one pass."""
+        from tandem.models.gemma4.head_kernel import arrange_heads  # needs Triton, which a CPU does without
+
+        return arrange_heads(
+            heads,
+            self._head_norm.weight,
+            self._head_norm.eps,
+            inputs.cos,
+            inputs.sin,
+            kv,
+            inputs.slot_mapping,
+            self._num_heads,
+            self._owns_kv,
+            self._is_k_eq_v,
+        )
+
+
+def _activate_plainly(product: torch.Tensor) -> torch.Tensor:  # [T, 2 * size] -> [T, size]
+    gate, up = product.chunk(2, -1)
+    return F.gelu(gate, approximate="tanh").mul_(up)
+
+
+def _activation_for(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    if device.type == "cuda":
+        from tandem.models.gemma4.activation_kernel import gate_rows
+
+        return gate_rows
+    return _activate_plainly

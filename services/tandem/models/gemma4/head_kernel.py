@@ -1,0 +1,87 @@
+"""What becomes of a layer's queries, keys and values before it attends, on a GPU: a program a row and head.
+
+    queries, keys: norm(x) * weight, then turned by the row's position;  values: norm(x)
+
+Keys and values go straight to where the block tables say. Every value that is a tensor of its own in `layers` is
+rounded here as it is there.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _arrange_heads(
+    product,  # [T, num_projected, SIZE]
+    weight,  # [num_all, SIZE]
+    cos,  # [T, 1, SIZE]
+    sin,  # [T, 1, SIZE]
+    queries,  # [T, num_heads, SIZE]
+    kv,  # [num_slots, 2, num_kv_heads, SIZE]
+    slots,  # [T] int64
+    eps,
+    num_projected,
+    num_heads,
+    num_kv_heads,
+    SIZE: tl.constexpr,
+    IS_K_EQ_V: tl.constexpr,
+):
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    kind = queries.dtype.element_ty
+    is_query, is_value = head < num_heads, head >= num_heads + num_kv_heads
+    source = head
+    if IS_K_EQ_V:
+        source = tl.where(is_value, head - num_kv_heads, head)
+    dims = tl.arange(0, SIZE)
+    other_dims = (dims + SIZE // 2) % SIZE
+    start = product + (row * num_projected + source) * SIZE
+    wide = tl.load(start + dims).to(tl.float32)
+    length = tl.rsqrt(tl.sum(wide * wide, 0) / SIZE + eps)
+    value = (wide * length * tl.load(weight + head * SIZE + dims).to(tl.float32)).to(kind)
+    if not is_value:
+        other = tl.load(start + other_dims).to(tl.float32) * length
+        other = (other * tl.load(weight + head * SIZE + other_dims).to(tl.float32)).to(kind).to(tl.float32)
+        turned = (value.to(tl.float32) * tl.load(cos + row * SIZE + dims).to(tl.float32)).to(kind).to(tl.float32)
+        value = (turned + other * tl.load(sin + row * SIZE + dims).to(tl.float32)).to(kind)
+    if is_query:
+        tl.store(queries + (row * num_heads + head) * SIZE + dims, value)
+    else:
+        kv_head = tl.where(is_value, head - num_heads - num_kv_heads, head - num_heads)
+        entry = (tl.load(slots + row) * 2 + is_value.to(tl.int64)) * num_kv_heads + kv_head
+        tl.store(kv + entry * SIZE + dims, value)
+
+
+def arrange_heads(
+    product: torch.Tensor,  # [T, num_projected, head_dim]
+    weight: torch.Tensor,  # [num_all, head_dim], ones for values
+    eps: float,
+    cos: torch.Tensor,  # [T, 1, head_dim]
+    sin: torch.Tensor,  # [T, 1, head_dim], the first half negated
+    kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
+    slots: torch.Tensor,  # [T] int64
+    num_heads: int,
+    owns_kv: bool,
+    is_k_eq_v: bool,
+) -> torch.Tensor:  # [T, num_heads, head_dim]
+    """The queries; keys and values of a layer that owns KV are in `kv` then. Does not wait for the device."""
+    num_rows, num_projected, size = product.shape
+    queries = product.new_empty(num_rows, num_heads, size)
+    num_kv_heads = kv.shape[2] if owns_kv else 0
+    _arrange_heads[(num_rows, num_heads + 2 * num_kv_heads)](
+        product,
+        weight,
+        cos.contiguous(),
+        sin.contiguous(),
+        queries,
+        kv,
+        slots,
+        eps,
+        num_projected,
+        num_heads,
+        num_kv_heads,
+        SIZE=size,
+        IS_K_EQ_V=is_k_eq_v,
+        num_warps=1 if size <= 256 else 2,
+    )
+    return queries
