@@ -16,7 +16,8 @@ from tandem.engine.draft_source import DrafterInfo, Wanted
 from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.limits import EngineLimits
 from tandem.engine.mtp_drafter import MtpDrafter
-from tandem.exchange.draft_inputs import private_inputs
+from tandem.engine.shared_scales import scaled_spec
+from tandem.exchange.draft_inputs import DTYPES, private_inputs
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tandem.sampling.judge import judge
 from tandem.telemetry.metrics import Metrics
@@ -48,13 +49,14 @@ def wanted(slots, num_tokens, token_ids=(2,)) -> list[Wanted]:
 class EngineUnderTest:
     """An engine on its own thread, its outputs kept by sequence."""
 
-    def __init__(self, target, drafts_of, limits=LIMITS, adaptive_k=False, judge=judge):
-        """`drafts_of(inputs)` makes the `DraftSource`, or several of them."""
+    def __init__(self, target, drafts_of, limits=LIMITS, adaptive_k=False, judge=judge, kv_dtype=""):
+        """`drafts_of(inputs)` makes the `DraftSource`, or several of them; `kv_dtype` is a `SharedLayer`'s."""
         self.metrics = Metrics()
         self.limits = limits
-        storage = make_storage(target, limits)
+        storage = make_storage(target, limits, kv_dtype=DTYPES.get(kv_dtype))
+        spec = limits.exchange_spec(target.config, str(target.embed_tokens.dtype).removeprefix("torch."), kv_dtype)
         self.inputs = private_inputs(
-            limits.exchange_spec(target.config, str(target.embed_tokens.dtype).removeprefix("torch.")),
+            scaled_spec(spec, target, storage),
             drafter_kv(target, storage),
             target.embed_tokens,
         )
@@ -100,9 +102,9 @@ class EngineUnderTest:
 
 
 @contextmanager
-def running(target, drafts_of, adaptive_k=False, judge=judge, **limits):
+def running(target, drafts_of, adaptive_k=False, judge=judge, kv_dtype="", **limits):
     """An engine that works; at the end it must be idle and whole."""
-    under_test = EngineUnderTest(target, drafts_of, replace(LIMITS, **limits), adaptive_k, judge)
+    under_test = EngineUnderTest(target, drafts_of, replace(LIMITS, **limits), adaptive_k, judge, kv_dtype)
     under_test.engine.start()
     try:
         yield under_test

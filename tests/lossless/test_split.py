@@ -12,12 +12,13 @@ from tandem.internal.v1 import verifier_service_pb2 as pb
 from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
 from tandem.rpc.channel import open_channel
 from tandem.telemetry import metrics as names
-from tandem.verifier.config import VerifierConfig
+from tandem.verifier.config import FP8, VerifierConfig
 from tandem.verifier.service import open_verifier
 from tests.lossless.conftest import MAX_TOKENS, TEMPERATURES
 from tests.lossless.hostile_drafter import hostile_drafter
 
 ATTACH_SECONDS = 60
+NUM_8_BITS = 12  # prompts
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,19 @@ async def attached_verifier(tmp_path, drafter, **settings):
         yield verifier.metrics, pb_grpc.VerifierServiceStub(channel)
         for task in work:
             task.cancel()
+
+
+async def test_8_bits(reference, drafter_socket, tmp_path):
+    """Weights, keys and values of 8 bits: what a drafter of its own process makes of them changes no text."""
+    formats = {"weights": FP8, "kv_dtype": FP8}
+    async with attached_verifier(tmp_path, drafter_socket, **formats) as (metrics, stub):
+        texts = {}
+        for k in (0, 4):
+            sequences = reference.sequences(k, 0.0)[:NUM_8_BITS]
+            texts[k] = await asyncio.gather(*(generate(stub, sequence) for sequence in sequences))
+        accepted = metrics.value(names.SPEC_ACCEPTED_TOKENS)
+    assert texts[4] == texts[0]
+    assert accepted > NUM_8_BITS * MAX_TOKENS / 3
 
 
 async def generate(stub, sequence, max_tokens=MAX_TOKENS):

@@ -8,6 +8,7 @@ import torch
 
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.group import KvGroup
+from tandem.kv_cache.scales import UNSCALED, KvScales
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class AttentionBackend(Protocol):
         query: torch.Tensor,  # [num_rows, num_heads, head_dim], normed and rotated
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
         plan: Any,
+        scales: KvScales = UNSCALED,
     ) -> torch.Tensor:  # [num_rows, num_heads, head_dim], rows contiguous
-        """Softmax(q k) v with scale 1: Gemma 4 norms queries and keys instead. Query head h reads KV head h // G."""
+        """Softmax(q k) v with scale 1: Gemma 4 norms queries and keys instead. Query head h reads KV head h // G.
+
+        Keys and values may be of 8 bits; `scales` are what they were divided by.
+        """
         ...

@@ -13,6 +13,7 @@ from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged_kernel import attend_paged
 from tandem.kv_cache.group import KvGroup
+from tandem.kv_cache.scales import UNSCALED, KvScales
 
 NO_WINDOW = 1 << 30
 _BLOCK_ROWS = {torch.float32: 16}  # as many as fit a multiprocessor's shared memory at the largest head
@@ -75,6 +76,7 @@ class PagedBackend:
         query: torch.Tensor,  # [num_rows, num_heads, head_dim]
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
         plan: _Plan,
+        scales: KvScales = UNSCALED,
     ) -> torch.Tensor:  # [num_rows, num_heads, head_dim]
         """Softmax(q k) v with scale 1."""
         return attend_paged(
@@ -86,6 +88,8 @@ class PagedBackend:
             block_rows=self._block_rows,
             max_splits=plan.max_splits,
             window=plan.window,
+            key_scale=scales.key,
+            value_scale=scales.value,
         )
 
     def _plan(self, batch: QueryBatch, group: KvGroup, tables: Sequence[Sequence[int]], block_size: int) -> _Plan:

@@ -18,7 +18,7 @@ BLOCK_KEYS = 32  # keys that one turn of the loop reads
 @triton.jit
 def _attend_splits(
     query,  # [T, num_heads, HEAD_DIM]
-    kv,  # [num_slots, 2, num_kv_heads, HEAD_DIM]
+    kv,  # [num_slots, 2, num_kv_heads, HEAD_DIM], as the query or of 8 bits
     pieces,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables,  # [S, table_width] int32
     sums,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, HEAD_DIM] float32: of values, weighted
@@ -26,6 +26,7 @@ def _attend_splits(
     table_width,
     max_splits,
     window,
+    key_scale,
     num_kv_heads: tl.constexpr,
     GROUP: tl.constexpr,  # query heads a KV head
     HEAD_DIM: tl.constexpr,
@@ -65,7 +66,9 @@ def _attend_splits(
         slot = block_id.to(tl.int64) * KV_BLOCK + keys % KV_BLOCK
         key_at = (slot * 2 * num_kv_heads + kv_head) * HEAD_DIM
         k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
-        scores = tl.dot(q, k, input_precision=PRECISION)
+        # Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction.
+        k = k if k.dtype == q.dtype else k.to(tl.float32).to(q.dtype)
+        scores = tl.dot(q, k, input_precision=PRECISION) * key_scale
         is_seen = is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
         scores = tl.where(is_seen, scores, float("-inf"))
         newest = tl.maximum(greatest, tl.max(scores, 1))
@@ -75,6 +78,7 @@ def _attend_splits(
         weight = tl.exp(scores - base[:, None])
         total = total * shrink + tl.sum(weight, 1)
         v = tl.load(kv + (key_at + num_kv_heads * HEAD_DIM)[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
+        v = v if v.dtype == q.dtype else v.to(tl.float32).to(q.dtype)
         summed = summed * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
         greatest = newest
 
@@ -92,6 +96,7 @@ def _merge_splits(
     pieces,  # [P, 6] int32
     max_splits,
     window,
+    value_scale,
     num_kv_heads: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -120,12 +125,12 @@ def _merge_splits(
         total += tl.load(weights + part * 2 + 1) * scale
         summed += tl.load(sums + part * HEAD_DIM + dims) * scale
     at = ((first_row + row) * (num_kv_heads * GROUP) + kv_head * GROUP + index % GROUP).to(tl.int64) * HEAD_DIM
-    tl.store(output + at + dims, (summed / total).to(output.dtype.element_ty))
+    tl.store(output + at + dims, (summed / total * value_scale).to(output.dtype.element_ty))
 
 
 def attend_paged(
     query: torch.Tensor,  # [T, num_heads, head_dim]
-    kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
+    kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim], as the query or of 8 bits
     pieces: torch.Tensor,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables: torch.Tensor,  # [S, W] int32
     *,
@@ -133,6 +138,8 @@ def attend_paged(
     block_rows: int,  # query heads times rows that a piece has at most; a power of two, at least 16
     max_splits: int,
     window: int,
+    key_scale: float = 1.0,
+    value_scale: float = 1.0,
 ) -> torch.Tensor:  # [T, num_heads, head_dim]
     """Softmax(q k) v of every row of every piece. Does not wait for the device."""
     num_heads, head_dim = query.shape[1:]
@@ -152,6 +159,7 @@ def attend_paged(
         tables.shape[1],
         max_splits,
         window,
+        key_scale,
         num_kv_heads=num_kv_heads,
         GROUP=group,
         HEAD_DIM=head_dim,
@@ -169,6 +177,7 @@ def attend_paged(
         pieces,
         max_splits,
         window,
+        value_scale,
         num_kv_heads=num_kv_heads,
         GROUP=group,
         HEAD_DIM=head_dim,

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from tandem.attention.base import AttentionMetadata
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.group import KvGroup
+from tandem.kv_cache.scales import UNSCALED, KvScales
+from tandem.kv_cache.storage import widen_kv
 
 _BUNCHED_ROWS = (4, 8, 16)  # pieces of up to so many rows share a bunch, padded to the longest; longer ones are alone
 _MAX_PIECE_ROWS = 128  # bounds the mask of a long prefill chunk
@@ -119,17 +121,18 @@ class ReferenceBackend:
         query: torch.Tensor,  # [num_rows, num_heads, head_dim]
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
         plan: Sequence[_Bunch],
+        scales: KvScales = UNSCALED,
     ) -> torch.Tensor:  # [num_rows, num_heads, head_dim]
         """One gather and one product pair a bunch. The second of two equal rows is a view of the first."""
         if len(plan) == 1 and plan[0].rows is None:
             num_planned = plan[0].num_seqs * plan[0].num_rows
             if num_planned < query.shape[0]:
-                return _attend_bunch(query.narrow(0, 0, num_planned), kv, plan[0]).expand(query.shape)
-            return _attend_bunch(query, kv, plan[0])
+                return _attend_bunch(query.narrow(0, 0, num_planned), kv, plan[0], scales).expand(query.shape)
+            return _attend_bunch(query, kv, plan[0], scales)
         output = torch.empty_like(query)
         for bunch in plan:
             assert bunch.rows is not None and bunch.written is not None
-            attended = _attend_bunch(query.index_select(0, bunch.rows), kv, bunch)
+            attended = _attend_bunch(query.index_select(0, bunch.rows), kv, bunch, scales)
             if bunch.kept is not None:
                 attended = attended.index_select(0, bunch.kept)
             output.index_copy_(0, bunch.written, attended)
@@ -210,12 +213,15 @@ def _attend_bunch(
     query: torch.Tensor,  # [num_seqs * num_rows, num_heads, head_dim]
     kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
     bunch: _Bunch,
+    scales: KvScales,
 ) -> torch.Tensor:  # [num_seqs * num_rows, num_heads, head_dim]
     """Views are made by strides where that takes fewer of them: on a CPU, a view costs as much as a sum."""
     num_seqs, num_rows = bunch.num_seqs, bunch.num_rows
     _, _, num_kv_heads, head_dim = kv.shape
     entry = num_kv_heads * head_dim
     gathered = kv.index_select(0, bunch.slots)  # [num_seqs * num_keys, 2, num_kv_heads, head_dim]
+    if gathered.dtype != query.dtype:
+        gathered = widen_kv(gathered, query.dtype, scales)
     size = (num_seqs, num_kv_heads, bunch.num_keys, head_dim)
     stride = (bunch.num_keys * 2 * entry, head_dim, 2 * entry, 1)
     keys, values = gathered.as_strided(size, stride, 0), gathered.as_strided(size, stride, entry)

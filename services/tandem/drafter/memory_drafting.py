@@ -62,6 +62,15 @@ def _spec(memory: pb.SharedMemory | pb.CudaMemory) -> ExchangeSpec:
         vocabulary_size=memory.vocabulary_size,
         hidden_size=memory.hidden_size,
         layers=tuple(
-            SharedLayer(layer.group, layer.num_blocks, layer.num_kv_heads, layer.head_dim) for layer in memory.layers
+            SharedLayer(
+                group=layer.group,
+                num_blocks=layer.num_blocks,
+                num_kv_heads=layer.num_kv_heads,
+                head_dim=layer.head_dim,
+                kv_dtype=layer.kv_dtype,
+                key_exponent=layer.key_exponent,
+                value_exponent=layer.value_exponent,
+            )
+            for layer in memory.layers
         ),
     )

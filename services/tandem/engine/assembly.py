@@ -30,15 +30,31 @@ def make_storage(
     target: Gemma4Target,
     limits: EngineLimits,
     shared_kv: Mapping[str, torch.Tensor] | None = None,  # group -> [num_slots, 2, num_kv_heads, head_dim]
+    kv_dtype: torch.dtype | None = None,
 ) -> KvStorage:
-    """The KV tensors of a target; those that a drafter reads are `shared_kv`, if given."""
-    dtype, device = target.embed_tokens.dtype, target.embed_tokens.device
+    """The KV tensors of a target whose weights have been filled.
+
+    Args:
+        target: the network.
+        limits: how much it must hold.
+        shared_kv: those that a drafter reads, if they exist already.
+        kv_dtype: of keys and values; None: the network's own.
+    """
+    dtype, device = kv_dtype or target.embed_tokens.dtype, target.embed_tokens.device
     shared = {target.drafter_layers[group]: tensor for group, tensor in (shared_kv or {}).items()}
 
     def allocate(layer_id: int, shape: tuple[int, ...]) -> torch.Tensor:
         return shared[layer_id] if layer_id in shared else torch.zeros(shape, dtype=dtype, device=device)
 
-    return KvStorage(target.kv_groups, limits.stored_blocks(target.config), limits.block_size, dtype, device, allocate)
+    return KvStorage(
+        target.kv_groups,
+        limits.stored_blocks(target.config),
+        limits.block_size,
+        dtype,
+        device,
+        allocate,
+        target.kv_scales(dtype),
+    )
 
 
 def drafter_kv(target: Gemma4Target, storage: KvStorage) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.engine.batch_sizes import batch_size, batch_sizes
 from tandem.engine.graphs import Graphs
 from tandem.engine.limits import ROUNDS_AHEAD
+from tandem.engine.shared_scales import shared_scales
 from tandem.engine.steady_round import DevicePlanner
 from tandem.exchange.draft_inputs import DraftInputs
 from tandem.models.gemma4.draft_head import DraftScores
@@ -53,6 +54,7 @@ class DeviceDrafter:
         self._most = spec.num_slots - 1
         self._max_position = spec.max_blocks * spec.block_size - 1
         self._spare_blocks = {layer.group: layer.num_blocks - 1 for layer in spec.layers}
+        self._kv_scales = shared_scales(spec)
         self._graphs = Graphs(device)
         self._slots = torch.full((self._most,), self._most, dtype=torch.int64, device=device)
         is_cuda = device.type == "cuda"
@@ -104,7 +106,7 @@ class DeviceDrafter:
         token_ids = inputs.token_ids[slots].clamp(0, inputs.spec.vocabulary_size - 1)
         hidden = inputs.hidden[slots]
         for step in range(num_tokens):
-            scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv)
+            scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv, self._kv_scales)
             token_ids = sample(self._suppress(scores), sampling.at(positions + step + 1), scores.token_ids)
             self.drafts[slots, step] = token_ids
 

@@ -50,8 +50,8 @@ class EngineLimits:
         """The block of each group that nobody ever holds."""
         return self.num_blocks(config)
 
-    def exchange_spec(self, config: Gemma4TextConfig, dtype: str) -> ExchangeSpec:
-        """What a drafter of this engine is shown."""
+    def exchange_spec(self, config: Gemma4TextConfig, dtype: str, kv_dtype: str = "") -> ExchangeSpec:
+        """What a drafter of this engine is shown, but for the scales of its KV. See `ExchangeSpec` for the formats."""
         num_blocks = self.stored_blocks(config)
         return ExchangeSpec(
             dtype=dtype,
@@ -62,7 +62,7 @@ class EngineLimits:
             vocabulary_size=config.vocab_size,
             hidden_size=config.hidden_size,
             layers=tuple(
-                SharedLayer(group.name, num_blocks[group.name], group.num_kv_heads, group.head_dim)
+                SharedLayer(group.name, num_blocks[group.name], group.num_kv_heads, group.head_dim, kv_dtype)
                 for group in config.kv_groups
             ),
         )

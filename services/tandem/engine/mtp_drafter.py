@@ -23,6 +23,7 @@ import torch
 
 from tandem.attention.metadata import QueryBatch
 from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
+from tandem.engine.shared_scales import shared_scales
 from tandem.exchange.draft_inputs import NO_BLOCK, DraftInputs
 from tandem.kv_cache.group import KvGroup
 from tandem.models.gemma4.draft_head import DraftScores
@@ -67,6 +68,7 @@ class MtpDrafter:
         self._offset = DRAFT_POSITIONS[position]
         self._device = inputs.embedding.device
         self._suppressed = self._tensor([i for i in suppress_token_ids if i < inputs.spec.vocabulary_size])
+        self._kv_scales = shared_scales(inputs.spec)
         self._num_blocks = {layer.group: layer.num_blocks for layer in inputs.spec.layers}
 
     @torch.inference_mode()
@@ -95,7 +97,7 @@ class MtpDrafter:
         hidden = inputs.hidden.index_select(0, rows)
         chosen = []
         for step in range(1, num_tokens + 1):
-            scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv)
+            scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv, self._kv_scales)
             if not sampling.is_all_greedy:
                 sampling = sampling.at(places + step)
             token_ids = sample(self._suppress(scores), sampling, scores.token_ids)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -59,6 +60,12 @@ class CudaExchange:
     def spec(self) -> ExchangeSpec:
         """The sizes."""
         return self.layout.target.spec
+
+    def respecify(self, spec: ExchangeSpec) -> None:
+        """Describes the same memory with other exponents, which are known only when the weights are."""
+        layout = cuda_layout_of(spec)
+        assert layout.target.target_parts == self.layout.target.target_parts
+        self.layout, self.inputs = layout, replace(self.inputs, spec=spec)
 
     def renew(self, generation: int) -> None:
         """Prepares for an attachment."""

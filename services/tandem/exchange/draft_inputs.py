@@ -16,6 +16,7 @@ DTYPES = {  # by the names that a layout has for them
     "float64": torch.float64,
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
+    "float8_e4m3fn": torch.float8_e4m3fn,
 }
 
 

@@ -22,7 +22,7 @@ LAYOUT_VERSION = 1
 ALIGNMENT = 64
 TARGET_MAGIC = b"TANDEM-T"
 DRAFTS_MAGIC = b"TANDEM-D"
-ITEM_BYTES = {"int32": 4, "int64": 8, "float64": 8, "float32": 4, "bfloat16": 2}
+ITEM_BYTES = {"int32": 4, "int64": 8, "float64": 8, "float32": 4, "bfloat16": 2, "float8_e4m3fn": 1}
 
 _HEADER = struct.Struct("<8sIIQQ")
 _RECORD = struct.Struct("<QQII")
@@ -36,8 +36,15 @@ _BOUNDS = {  # of a spec's sizes: far above any model, far below what could over
     "vocabulary_size": (1, 1 << 24),
     "hidden_size": (1, 1 << 20),
 }
-_LAYER_BOUNDS = {"num_blocks": (1, 1 << 30), "num_kv_heads": (1, 1 << 12), "head_dim": (1, 1 << 16)}
+_LAYER_BOUNDS = {
+    "num_blocks": (1, 1 << 30),
+    "num_kv_heads": (1, 1 << 12),
+    "head_dim": (1, 1 << 16),
+    "key_exponent": (-64, 64),
+    "value_exponent": (-64, 64),
+}
 _DTYPES = ("float32", "bfloat16")
+_KV_DTYPES = ("", "float8_e4m3fn")
 _GROUPS = ("sliding_attention", "full_attention")
 
 
@@ -140,7 +147,7 @@ def _tensors(spec: ExchangeSpec) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     for layer in spec.layers:
         yield (
             f"kv/{layer.group}",
-            spec.dtype,
+            layer.kv_dtype or spec.dtype,
             (layer.num_blocks * spec.block_size, 2, layer.num_kv_heads, layer.head_dim),
         )
     yield "embedding", spec.dtype, (spec.vocabulary_size, spec.hidden_size)
@@ -154,6 +161,8 @@ def _check(spec: ExchangeSpec) -> None:
     if not groups or len(set(groups)) != len(groups) or not set(groups) <= set(_GROUPS):
         raise ExchangeError(f"layers must be of different groups among {', '.join(_GROUPS)}")
     for layer in spec.layers:
+        if layer.kv_dtype not in _KV_DTYPES:
+            raise ExchangeError(f"kv_dtype must be {_KV_DTYPES[-1]} or empty")
         _check_bounds(layer, _LAYER_BOUNDS)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tandem.exchange.draft_inputs import DraftInputs, mapped_inputs
@@ -53,6 +54,12 @@ class SharedExchange:
     def spec(self) -> ExchangeSpec:
         """The sizes."""
         return self.layout.spec
+
+    def respecify(self, spec: ExchangeSpec) -> None:
+        """Describes the same memory with other exponents, which are known only when the weights are."""
+        layout = layout_of(spec)
+        assert layout.target_parts == self.layout.target_parts and layout.drafts_bytes == self.layout.drafts_bytes
+        self.layout, self.inputs = layout, replace(self.inputs, spec=spec)
 
     def renew(self, generation: int) -> None:
         """Prepares for an attachment: whatever a former drafter did to the drafts file is undone."""

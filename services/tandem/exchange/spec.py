@@ -11,13 +11,16 @@ class SharedLayer:
     num_blocks: int
     num_kv_heads: int
     head_dim: int
+    kv_dtype: str = ""  # "float8_e4m3fn"; empty: the exchange's dtype
+    key_exponent: int = 0  # stored keys times 2^this are the keys
+    value_exponent: int = 0  # likewise
 
 
 @dataclass(frozen=True)
 class ExchangeSpec:
     """Sizes of one exchange."""
 
-    dtype: str  # of hidden rows, KV and embedding table: "float32" or "bfloat16"
+    dtype: str  # of hidden rows, embedding table, and KV that does not say another: "float32" or "bfloat16"
     num_slots: int  # sequences that can be drafted for at a time
     max_draft_tokens: int  # draft tokens a slot has room for
     max_blocks: int  # entries of one row of a block table

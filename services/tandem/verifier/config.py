@@ -10,6 +10,9 @@ from tandem.rpc.addresses import UNIX_PREFIX, default_socket
 
 IN_PROCESS = "inprocess"
 NO_DRAFTER = "none"
+AS_DTYPE = "dtype"
+FP8 = "fp8"
+FORMATS = (AS_DTYPE, FP8)
 ROOM_FOR_DRAFTS = 16  # a round, where the drafter says how many it makes
 
 
@@ -38,6 +41,12 @@ class VerifierConfig:
     )
     model_name: str = option("", help="name of the model; empty: that of the target's folder or repository")
     dtype: str = option("float32", help="number format of weights, activations and KV", choices=["float32", "bfloat16"])
+    weights: str = option(
+        AS_DTYPE, help=f"number format of the target's projections: that of --dtype, or 8 bits ({FP8})", choices=FORMATS
+    )
+    kv_dtype: str = option(
+        AS_DTYPE, help=f"number format of keys and values: that of --dtype, or 8 bits ({FP8})", choices=FORMATS
+    )
     device: str = option("cpu", help="device of the target", choices=["cpu", "cuda"])
     threads: int = option(0, help="threads of torch on the CPU; 0: one a core but one")
     num_speculative_tokens: int | None = option(

@@ -64,7 +64,13 @@ def shared_layers(spec: ExchangeSpec) -> list[pb.SharedLayer]:
     """Whose KV is shared."""
     return [
         pb.SharedLayer(
-            group=layer.group, num_blocks=layer.num_blocks, num_kv_heads=layer.num_kv_heads, head_dim=layer.head_dim
+            group=layer.group,
+            num_blocks=layer.num_blocks,
+            num_kv_heads=layer.num_kv_heads,
+            head_dim=layer.head_dim,
+            kv_dtype=layer.kv_dtype,
+            key_exponent=layer.key_exponent,
+            value_exponent=layer.value_exponent,
         )
         for layer in spec.layers
     ]

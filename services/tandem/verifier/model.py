@@ -15,6 +15,7 @@ from tandem.engine.in_process_ahead import InProcessAhead
 from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.limits import EngineLimits
 from tandem.engine.mtp_drafter import MtpDrafter
+from tandem.engine.shared_scales import scaled_spec
 from tandem.exchange.cuda_device import cuda_device
 from tandem.exchange.draft_inputs import DTYPES, DraftInputs, private_inputs
 from tandem.exchange.shared_exchange import SharedExchange
@@ -22,6 +23,8 @@ from tandem.exchange.spec import ExchangeSpec
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
+from tandem.models.gemma4.fp8_linear import Fp8Linear
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weight_source import WeightSource
 from tandem.models.gemma4.weights import CHECKPOINT, load_drafter, load_target
@@ -30,12 +33,14 @@ from tandem.models.progress import log_progress
 from tandem.rpc.conversion import RequestDefaults
 from tandem.sampling.vocabulary import Vocabulary
 from tandem.v1 import model_service_pb2
-from tandem.verifier.config import IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
+from tandem.verifier.config import AS_DTYPE, FP8, IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
 
 if TYPE_CHECKING:
     from tandem.exchange.cuda_exchange import CudaExchange
 
 logger = logging.getLogger(__name__)
+
+KV_DTYPES = {AS_DTYPE: "", FP8: "float8_e4m3fn"}  # as an exchange has them
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ def load(config: VerifierConfig, weights: WeightSource = CHECKPOINT) -> LoadedMo
     model = read_target_config(folder)
     generation = read_generation_config(folder)
     limits = _limits(config, model)
-    spec = limits.exchange_spec(model, config.dtype)
+    kv_dtype = KV_DTYPES[config.kv_dtype]
+    spec = limits.exchange_spec(model, config.dtype, kv_dtype)
     exchange = _make_exchange(config, spec)
     try:
         target = load_target(
@@ -82,8 +88,12 @@ def load(config: VerifierConfig, weights: WeightSource = CHECKPOINT) -> LoadedMo
             embedding=exchange.inputs.embedding if exchange else None,
             progress=log_progress(checkpoint.name),
             weights=weights,
+            linear=Fp8Linear if config.weights == FP8 else Linear,
         )
-        storage = make_storage(target, limits, exchange.inputs.kv if exchange else None)
+        storage = make_storage(target, limits, exchange.inputs.kv if exchange else None, DTYPES.get(kv_dtype))
+        spec = scaled_spec(spec, target, storage)
+        if exchange:
+            exchange.respecify(spec)
     except BaseException:
         if exchange:
             exchange.close()

@@ -8,12 +8,14 @@ from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged import PagedBackend
 from tandem.attention.reference import ReferenceBackend
 from tandem.kv_cache.group import KvGroup
+from tandem.kv_cache.scales import UNSCALED, KvScales
 from tests.unit.attention.test_reference_backend import CASES, GROUPS, NUM_HEADS, Step
 
 
-def attend(step, group, query):
+def attend(step, group, query, scales=UNSCALED):
     metadata = PagedBackend(NUM_HEADS, "cpu", torch.float32).prepare(step.batch, GROUPS, step.block_size)
-    return PagedBackend(NUM_HEADS, "cpu", torch.float32).attend(query, step.kv[group.name], metadata.plans[group.name])
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
+    return backend.attend(query, step.kv[group.name], metadata.plans[group.name], scales)
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
@@ -23,6 +25,16 @@ def test_equals_attention_written_out(case, block_size, group):
     step = Step(*CASES[case], block_size, seed=len(case))
     query = step.query(group)
     torch.testing.assert_close(attend(step, group, query), step.expected(group, query), atol=2e-6, rtol=2e-5)
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+@pytest.mark.parametrize("case", ["verify", "mixed"])
+def test_keys_and_values_of_8_bits(case, group):
+    scales = KvScales(key_exponent=-1, value_exponent=2)
+    step = Step(*CASES[case], 4, seed=len(case))
+    step.narrow(scales)
+    query = step.query(group)
+    torch.testing.assert_close(attend(step, group, query, scales), step.expected(group, query), atol=1e-5, rtol=2e-5)
 
 
 def test_positions_and_slots_are_those_of_the_reference():

@@ -9,6 +9,8 @@ import torch
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.reference import ReferenceBackend
 from tandem.kv_cache.group import KvGroup
+from tandem.kv_cache.scales import UNSCALED, KvScales
+from tandem.kv_cache.storage import widen_kv
 from tests.unit.attention.rounding import assert_alike
 
 NUM_HEADS = 4
@@ -38,17 +40,23 @@ class Step:
                     kv[self._slot(table, key)] = torch.randn(group.slot_shape, generator=self.generator)
                 table[: oldest // block_size] = [-1] * (oldest // block_size)
             self.kv[group.name] = kv
+        self.wide = self.kv  # what stands there, in a format to compute with
         self.batch = QueryBatch(tuple(lens), tuple(starts), tuple(num_keys), tables)
 
     def _slot(self, table: list[int], position: int) -> int:
         return table[position // self.block_size] * self.block_size + position % self.block_size
+
+    def narrow(self, scales: KvScales) -> None:
+        """Makes it the same step over keys and values of 8 bits."""
+        self.kv = {name: kv.to(torch.float8_e4m3fn) for name, kv in self.kv.items()}
+        self.wide = {name: widen_kv(kv, torch.float32, scales) for name, kv in self.kv.items()}
 
     def query(self, group: KvGroup) -> torch.Tensor:
         return torch.randn(self.batch.num_tokens, NUM_HEADS, group.head_dim, generator=self.generator)
 
     def expected(self, group: KvGroup, query: torch.Tensor) -> torch.Tensor:
         rows = []
-        batch, kv = self.batch, self.kv[group.name].double()
+        batch, kv = self.batch, self.wide[group.name].double()
         for index, length in enumerate(batch.query_lens):
             table = batch.block_tables[group.name][index]
             for position in range(batch.start_positions[index], batch.start_positions[index] + length):
@@ -71,11 +79,13 @@ class Step:
         return torch.stack(heads)
 
 
-def attend(step: Step, group: KvGroup, query: torch.Tensor, is_invariant: bool = True) -> torch.Tensor:
+def attend(
+    step: Step, group: KvGroup, query: torch.Tensor, is_invariant: bool = True, scales: KvScales = UNSCALED
+) -> torch.Tensor:
     backend = ReferenceBackend(NUM_HEADS, is_batch_invariant=is_invariant)
     metadata = backend.prepare(step.batch, GROUPS, step.block_size)
     query = query.expand(metadata.num_rows, -1, -1) if metadata.num_rows > metadata.num_tokens else query
-    return backend.attend(query, step.kv[group.name], metadata.plans[group.name])[: metadata.num_tokens]
+    return backend.attend(query, step.kv[group.name], metadata.plans[group.name], scales)[: metadata.num_tokens]
 
 
 CASES = {
@@ -101,6 +111,18 @@ def test_equals_attention_written_out(case: str, block_size: int, group: KvGroup
     expected = step.expected(group, query)
     torch.testing.assert_close(attend(step, group, query), expected, atol=2e-6, rtol=2e-5)
     torch.testing.assert_close(attend(step, group, query, is_invariant=False), expected, atol=2e-6, rtol=2e-5)
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+@pytest.mark.parametrize("case", CASES)
+def test_keys_and_values_of_8_bits(case: str, group: KvGroup) -> None:
+    scales = KvScales(key_exponent=-1, value_exponent=2)
+    step = Step(*CASES[case], 4, seed=len(case))
+    step.narrow(scales)
+    query = step.query(group)
+    torch.testing.assert_close(
+        attend(step, group, query, scales=scales), step.expected(group, query), atol=1e-5, rtol=2e-5
+    )
 
 
 def test_positions_and_slots() -> None:

@@ -17,8 +17,11 @@ SPEC = ExchangeSpec(
 )
 
 
+OF_LAYER = ("group", "num_blocks", "num_kv_heads", "head_dim", "kv_dtype", "key_exponent", "value_exponent")
+
+
 def spec_with(**sizes: Any) -> ExchangeSpec:
     """SPEC with other sizes; those of a layer change the last one."""
-    own = {name: value for name, value in sizes.items() if name in ("group", "num_blocks", "num_kv_heads", "head_dim")}
+    own = {name: value for name, value in sizes.items() if name in OF_LAYER}
     layers = (*SPEC.layers[:-1], replace(SPEC.layers[-1], **own))
     return replace(SPEC, **{"layers": layers, **{name: value for name, value in sizes.items() if name not in own}})

@@ -52,6 +52,15 @@ def test_parts_are_aligned_and_do_not_overlap(dtype: str) -> None:
     assert end <= layout.target_bytes < end + 64
 
 
+def test_kv_of_8_bits_takes_a_quarter_of_float32() -> None:
+    """Of the layer that says so; exponents take no room."""
+    parts = {part.name: part for part in layout_of(spec_with(kv_dtype="float8_e4m3fn", key_exponent=-3)).target_parts}
+    assert parts["kv/sliding_attention"].dtype == "float32"
+    part = parts["kv/full_attention"]
+    assert (part.dtype, part.shape, part.num_bytes) == ("float8_e4m3fn", (52, 2, 1, 10), 1040)
+    assert parts["embedding"].offset == part.offset + 1040 + -1040 % 64
+
+
 @pytest.mark.parametrize(("max_draft_tokens", "record_bytes"), [(0, 64), (10, 64), (11, 128), (26, 128), (27, 192)])
 def test_a_record_has_room_for_all_drafts(max_draft_tokens: int, record_bytes: int) -> None:
     layout = layout_of(spec_with(max_draft_tokens=max_draft_tokens))
@@ -73,6 +82,9 @@ def test_a_record_has_room_for_all_drafts(max_draft_tokens: int, record_bytes: i
         {"layers": ()},
         {"layers": SPEC.layers[:1] * 2},
         {"group": "chunked_attention"},
+        {"kv_dtype": "float8_e5m2"},
+        {"kv_dtype": "float32"},
+        *[{name: exponent} for name in ("key_exponent", "value_exponent") for exponent in (-65, 65, 0.0)],
         # Each size may pass, but not all of them together.
         {"num_blocks": 1 << 30, "num_kv_heads": 1 << 12, "head_dim": 1 << 16, "block_size": 1 << 16},
         {"vocabulary_size": 1 << 24, "hidden_size": 1 << 20},

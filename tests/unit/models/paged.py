@@ -17,14 +17,17 @@ RELEASED = -1
 class PagedRunner:
     """Runs steps of several sequences, each named by its key."""
 
-    def __init__(self, target: Gemma4Target, num_blocks: int = 200, seed: int = 0) -> None:
+    def __init__(
+        self, target: Gemma4Target, num_blocks: int = 200, seed: int = 0, kv_dtype: torch.dtype | None = None
+    ) -> None:
         self.target = target
         self.kv = KvStorage(
             target.kv_groups,
             {g.name: num_blocks for g in target.kv_groups},
             BLOCK_SIZE,
-            target.embed_tokens.dtype,
+            kv_dtype or target.embed_tokens.dtype,
             "cpu",
+            scales=target.kv_scales(kv_dtype or target.embed_tokens.dtype),
         )
         self.lengths: dict[str, int] = {}  # tokens with valid KV
         self.tables: dict[str, dict[str, list[int]]] = {g.name: {} for g in target.kv_groups}

@@ -13,6 +13,8 @@ import torch
 from tandem.models.gemma4.config import read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.models.gemma4.drafter_config import read_drafter_config
+from tandem.models.gemma4.fp8_linear import Fp8Linear
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.target import Gemma4Target
 from tests.checkpoints import make_tiny_pair
 
@@ -27,6 +29,7 @@ import sys
 from pathlib import Path
 import torch
 from tandem.models.gemma4.config import read_target_config
+from tandem.models.gemma4.fp8_linear import Fp8Linear
 from tandem.models.gemma4.weights import load_drafter, load_target
 
 def memory(name):  # in bytes
@@ -39,6 +42,8 @@ config = read_target_config(Path(target))
 before = memory("VmRSS")
 if which == "target":
     network = load_target(target, torch.bfloat16, "cpu")
+elif which == "target in 8 bits":
+    network = load_target(target, torch.bfloat16, "cpu", linear=Fp8Linear)
 else:
     network = load_drafter(drafter, config, torch.bfloat16, "cpu", None)
 print(memory("VmHWM") - before)
@@ -67,7 +72,7 @@ def enlarge(folder: Path, tensors: dict[str, tuple[int, ...]]) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
-@pytest.mark.parametrize("which", ["target", "drafter"])
+@pytest.mark.parametrize("which", ["target", "target in 8 bits", "drafter"])
 def test_no_second_copy_of_the_weights_is_ever_held(which: str, tmp_path: Path) -> None:
     warm_up, _ = make_tiny_pair(tmp_path / "tiny")
     target, drafter = make_tiny_pair(tmp_path / "large")
@@ -80,16 +85,18 @@ def test_no_second_copy_of_the_weights_is_ever_held(which: str, tmp_path: Path) 
     drafter_config["backbone_hidden_size"] = TARGET["hidden_size"]
     drafter_config["text_config"] |= DRAFTER
     (drafter / "config.json").write_text(json.dumps(drafter_config))
-    if which == "target":
-        network = Gemma4Target(read_target_config(target), torch.bfloat16, "meta")
+    if which != "drafter":
+        linear = Fp8Linear if which == "target in 8 bits" else Linear
+        network = Gemma4Target(read_target_config(target), torch.bfloat16, "meta", linear=linear)
         # On a CPU the head is a matrix of its own.
         kept = 2 * TARGET["vocab_size"] * TARGET["hidden_size"]
     else:
         network = Gemma4MtpDrafter(read_drafter_config(drafter), None, torch.bfloat16, "meta")
         kept = 0
-    tensors = {name: destination.shape for name, destination in network.destinations()}
-    largest = enlarge(target if which == "target" else drafter, tensors)
-    kept += 2 * sum(prod(shape) for shape in tensors.values())
+    wanted = dict(network.destinations())
+    tensors = {name: destination.shape for name, destination in wanted.items()}
+    largest = enlarge(drafter if which == "drafter" else target, tensors)
+    kept += sum(view.nbytes for destination in wanted.values() for view in destination.views)
     assert kept > 100 * MB and largest > SLACK_BYTES
 
     command = [sys.executable, "-c", LOAD, which, *map(str, (target, drafter, warm_up))]

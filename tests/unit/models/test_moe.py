@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tandem.models.gemma4.config import read_target_config
+from tandem.models.gemma4.expert_matrices import ExpertMatrices
+from tandem.models.gemma4.fp8_linear import FP8
 from tandem.models.gemma4.moe import MixtureOfExperts, mix_by_grouped_products
 from tandem.models.gemma4.moe_kernels import mix_by_kernels
 from tandem.models.gemma4.parameters import MIN_STABLE_ROWS
@@ -136,16 +138,21 @@ def test_two_grouped_products_whatever_the_number_of_experts(tmp_path: Path) -> 
     ("num_rows", "num_experts", "top_k", "hidden_size", "size"),
     [(1, 8, 3, 32, 24), (20, 4, 2, 160, 40), (9, 5, 5, 72, 72), (300, 6, 1, 32, 8)],
 )
+@pytest.mark.parametrize("weights_dtype", [torch.float32, FP8])
 def test_the_kernels_agree_with_plain_torch(
-    num_rows: int, num_experts: int, top_k: int, hidden_size: int, size: int
+    num_rows: int, num_experts: int, top_k: int, hidden_size: int, size: int, weights_dtype: torch.dtype
 ) -> None:
     """At sizes that fill no block."""
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(num_rows, hidden_size, generator=generator)
-    gate_up = torch.randn(num_experts, 2 * size, hidden_size, generator=generator) / hidden_size**0.5
-    down = torch.randn(num_experts, hidden_size, size, generator=generator) / size**0.5
+    shapes = (hidden_size, 2 * size), (size, hidden_size)
+    gate_up, down = (ExpertMatrices(num_experts, *shape, weights_dtype, torch.device("cpu")) for shape in shapes)
+    for experts, (in_features, out_features) in zip((gate_up, down), shapes, strict=True):
+        matrices = torch.randn(num_experts, out_features, in_features, generator=generator) / in_features**0.5
+        experts.matrices = experts.matrices.mT.contiguous().mT  # as on a GPU
+        experts.destination().write(matrices)
     scores, expert_ids = torch.randn(num_rows, num_experts, generator=generator).topk(top_k, -1)
     sorted_ids, order = expert_ids.flatten().sort(stable=True)
     ends = torch.searchsorted(sorted_ids, torch.arange(num_experts), right=True, out_int32=True)
-    arguments = hidden, gate_up.transpose(1, 2), down.transpose(1, 2), scores.softmax(-1), order, sorted_ids, ends
+    arguments = hidden, gate_up, down, scores.softmax(-1), order, sorted_ids, ends
     torch.testing.assert_close(mix_by_kernels(*arguments), mix_by_grouped_products(*arguments), atol=1e-5, rtol=0.0)

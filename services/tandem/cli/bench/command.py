@@ -12,6 +12,7 @@ from tandem.cli.bench.adaptive_k import measure_adaptive_k
 from tandem.cli.bench.centroids import measure_centroids
 from tandem.cli.bench.config import SPEED, BenchConfig
 from tandem.cli.bench.field import open_field
+from tandem.cli.bench.fp8 import measure_fp8
 from tandem.cli.bench.lookup import measure_lookup
 from tandem.cli.bench.machine import describe_machine
 from tandem.cli.bench.measuring import (
@@ -39,6 +40,7 @@ FEATURES: dict[str, Measure] = {
     "lookup": measure_lookup,
     "centroids": measure_centroids,
     "structured-output": measure_structured_output,
+    "fp8": measure_fp8,
 }
 
 

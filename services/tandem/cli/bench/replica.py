@@ -2,7 +2,7 @@
 
 import argparse
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +51,7 @@ async def open_replica(
     *,
     lookup: bool = False,
     adaptive_k: bool = False,
+    formats: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Plan]:
     """Services that are ready; with the drafter inside the verifier, without a gateway.
 
@@ -61,6 +62,7 @@ async def open_replica(
         journal: told what happens.
         lookup: whether there is a lookup drafter too.
         adaptive_k: as the verifier's setting; a measurement of K itself wants it fixed.
+        formats: the verifier's settings of number formats, where they are not the usual ones.
 
     Raises:
         ConfigError: a service refuses its settings or checkpoint.
@@ -73,6 +75,7 @@ async def open_replica(
         threads=str(config.threads),
         num_speculative_tokens=str(config.num_speculative_tokens),
         adaptive_k=str(adaptive_k),
+        **(formats or {}),
     )
     plan = make_plan(settings, config.up(drafter, lookup), folder, {})
     if drafter == IN_PROCESS:
@@ -83,10 +86,16 @@ async def open_replica(
 
 @asynccontextmanager
 async def open_verifier(
-    config: BenchConfig, drafter: str, journal: Journal, *, lookup: bool = False, adaptive_k: bool = False
+    config: BenchConfig,
+    drafter: str,
+    journal: Journal,
+    *,
+    lookup: bool = False,
+    adaptive_k: bool = False,
+    formats: Mapping[str, str] | None = None,
 ) -> AsyncIterator[VerifierClient]:
     """A verifier to call, with services and a folder of its own. See `open_replica`, of which this is part."""
     with private_directory(config.exchange_directory) as folder:
-        replica = open_replica(config, drafter, folder, journal, lookup=lookup, adaptive_k=adaptive_k)
+        replica = open_replica(config, drafter, folder, journal, lookup=lookup, adaptive_k=adaptive_k, formats=formats)
         async with replica as plan, open_channel(plan.verifier) as channel:
             yield VerifierClient(channel)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'tandem/drafter/v1/drafter_service.proto\x12\x11tandem.drafter.v1\"\x96\x02\n\rAttachRequest\x12\x16\n\x0elayout_version\x18\x01 \x01(\r\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x36\n\rshared_memory\x18\x03 \x01(\x0b\x32\x1f.tandem.drafter.v1.SharedMemory\x12\x1e\n\x16num_speculative_tokens\x18\x04 \x01(\r\x12\x17\n\x0ftarget_revision\x18\x05 \x01(\t\x12\x34\n\x0ctoken_stream\x18\x06 \x01(\x0b\x32\x1e.tandem.drafter.v1.TokenStream\x12\x32\n\x0b\x63uda_memory\x18\x07 \x01(\x0b\x32\x1d.tandem.drafter.v1.CudaMemory\"9\n\x0bTokenStream\x12\x11\n\tnum_slots\x18\x01 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x02 \x01(\r\"\xfa\x01\n\x0cSharedMemory\x12\x13\n\x0btarget_path\x18\x01 \x01(\t\x12\x13\n\x0b\x64rafts_path\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x11\n\tnum_slots\x18\x04 \x01(\r\x12\x18\n\x10max_draft_tokens\x18\x05 \x01(\r\x12\x12\n\nmax_blocks\x18\x06 \x01(\r\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x08 \x01(\r\x12\x13\n\x0bhidden_size\x18\t \x01(\r\x12.\n\x06layers\x18\n \x03(\x0b\x32\x1e.tandem.drafter.v1.SharedLayer\"\x87\x02\n\nCudaMemory\x12\x0e\n\x06handle\x18\x01 \x01(\x0c\x12\x13\n\x0b\x64\x65vice_uuid\x18\x02 \x01(\t\x12\x12\n\nflags_path\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x11\n\tnum_slots\x18\x05 \x01(\r\x12\x18\n\x10max_draft_tokens\x18\x06 \x01(\r\x12\x12\n\nmax_blocks\x18\x07 \x01(\r\x12\x12\n\nblock_size\x18\x08 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\t \x01(\r\x12\x13\n\x0bhidden_size\x18\n \x01(\r\x12.\n\x06layers\x18\x0b \x03(\x0b\x32\x1e.tandem.drafter.v1.SharedLayer\"X\n\x0bSharedLayer\x12\r\n\x05group\x18\x01 \x01(\t\x12\x12\n\nnum_blocks\x18\x02 \x01(\r\x12\x14\n\x0cnum_kv_heads\x18\x03 \x01(\r\x12\x10\n\x08head_dim\x18\x04 \x01(\r\"P\n\x0e\x41ttachResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x16num_speculative_tokens\x18\x02 \x01(\r\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x83\x01\n\x0c\x44raftRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\r\n\x05slots\x18\x03 \x03(\r\x12\x12\n\nnum_tokens\x18\x04 \x01(\r\x12-\n\x06tokens\x18\x05 \x03(\x0b\x32\x1d.tandem.drafter.v1.SlotTokens\"N\n\nSlotTokens\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05start\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\"Y\n\rDraftResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x12\n\nnum_tokens\x18\x03 \x03(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x32\xaf\x01\n\x0e\x44rafterService\x12M\n\x06\x41ttach\x12 .tandem.drafter.v1.AttachRequest\x1a!.tandem.drafter.v1.AttachResponse\x12N\n\x05\x44raft\x12\x1f.tandem.drafter.v1.DraftRequest\x1a .tandem.drafter.v1.DraftResponse(\x01\x30\x01\x42\x41\n\x15\x64\x65v.tandem.drafter.v1P\x01Z&tandem.dev/tandem/drafter/v1;drafterv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'tandem/drafter/v1/drafter_service.proto\x12\x11tandem.drafter.v1\"\x96\x02\n\rAttachRequest\x12\x16\n\x0elayout_version\x18\x01 \x01(\r\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12\x36\n\rshared_memory\x18\x03 \x01(\x0b\x32\x1f.tandem.drafter.v1.SharedMemory\x12\x1e\n\x16num_speculative_tokens\x18\x04 \x01(\r\x12\x17\n\x0ftarget_revision\x18\x05 \x01(\t\x12\x34\n\x0ctoken_stream\x18\x06 \x01(\x0b\x32\x1e.tandem.drafter.v1.TokenStream\x12\x32\n\x0b\x63uda_memory\x18\x07 \x01(\x0b\x32\x1d.tandem.drafter.v1.CudaMemory\"9\n\x0bTokenStream\x12\x11\n\tnum_slots\x18\x01 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x02 \x01(\r\"\xfa\x01\n\x0cSharedMemory\x12\x13\n\x0btarget_path\x18\x01 \x01(\t\x12\x13\n\x0b\x64rafts_path\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\x11\n\tnum_slots\x18\x04 \x01(\r\x12\x18\n\x10max_draft_tokens\x18\x05 \x01(\r\x12\x12\n\nmax_blocks\x18\x06 \x01(\r\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\x08 \x01(\r\x12\x13\n\x0bhidden_size\x18\t \x01(\r\x12.\n\x06layers\x18\n \x03(\x0b\x32\x1e.tandem.drafter.v1.SharedLayer\"\x87\x02\n\nCudaMemory\x12\x0e\n\x06handle\x18\x01 \x01(\x0c\x12\x13\n\x0b\x64\x65vice_uuid\x18\x02 \x01(\t\x12\x12\n\nflags_path\x18\x03 \x01(\t\x12\r\n\x05\x64type\x18\x04 \x01(\t\x12\x11\n\tnum_slots\x18\x05 \x01(\r\x12\x18\n\x10max_draft_tokens\x18\x06 \x01(\r\x12\x12\n\nmax_blocks\x18\x07 \x01(\r\x12\x12\n\nblock_size\x18\x08 \x01(\r\x12\x17\n\x0fvocabulary_size\x18\t \x01(\r\x12\x13\n\x0bhidden_size\x18\n \x01(\r\x12.\n\x06layers\x18\x0b \x03(\x0b\x32\x1e.tandem.drafter.v1.SharedLayer\"\x98\x01\n\x0bSharedLayer\x12\r\n\x05group\x18\x01 \x01(\t\x12\x12\n\nnum_blocks\x18\x02 \x01(\r\x12\x14\n\x0cnum_kv_heads\x18\x03 \x01(\r\x12\x10\n\x08head_dim\x18\x04 \x01(\r\x12\x10\n\x08kv_dtype\x18\x05 \x01(\t\x12\x14\n\x0ckey_exponent\x18\x06 \x01(\x11\x12\x16\n\x0evalue_exponent\x18\x07 \x01(\x11\"P\n\x0e\x41ttachResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x1e\n\x16num_speculative_tokens\x18\x02 \x01(\r\x12\x10\n\x08revision\x18\x03 \x01(\t\"\x83\x01\n\x0c\x44raftRequest\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\r\n\x05slots\x18\x03 \x03(\r\x12\x12\n\nnum_tokens\x18\x04 \x01(\r\x12-\n\x06tokens\x18\x05 \x03(\x0b\x32\x1d.tandem.drafter.v1.SlotTokens\"N\n\nSlotTokens\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\r\n\x05start\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\"Y\n\rDraftResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x04\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x12\n\nnum_tokens\x18\x03 \x03(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x32\xaf\x01\n\x0e\x44rafterService\x12M\n\x06\x41ttach\x12 .tandem.drafter.v1.AttachRequest\x1a!.tandem.drafter.v1.AttachResponse\x12N\n\x05\x44raft\x12\x1f.tandem.drafter.v1.DraftRequest\x1a .tandem.drafter.v1.DraftResponse(\x01\x30\x01\x42\x41\n\x15\x64\x65v.tandem.drafter.v1P\x01Z&tandem.dev/tandem/drafter/v1;drafterv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,16 +40,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHAREDMEMORY']._serialized_end=653
   _globals['_CUDAMEMORY']._serialized_start=656
   _globals['_CUDAMEMORY']._serialized_end=919
-  _globals['_SHAREDLAYER']._serialized_start=921
-  _globals['_SHAREDLAYER']._serialized_end=1009
-  _globals['_ATTACHRESPONSE']._serialized_start=1011
-  _globals['_ATTACHRESPONSE']._serialized_end=1091
-  _globals['_DRAFTREQUEST']._serialized_start=1094
-  _globals['_DRAFTREQUEST']._serialized_end=1225
-  _globals['_SLOTTOKENS']._serialized_start=1227
-  _globals['_SLOTTOKENS']._serialized_end=1305
-  _globals['_DRAFTRESPONSE']._serialized_start=1307
-  _globals['_DRAFTRESPONSE']._serialized_end=1396
-  _globals['_DRAFTERSERVICE']._serialized_start=1399
-  _globals['_DRAFTERSERVICE']._serialized_end=1574
+  _globals['_SHAREDLAYER']._serialized_start=922
+  _globals['_SHAREDLAYER']._serialized_end=1074
+  _globals['_ATTACHRESPONSE']._serialized_start=1076
+  _globals['_ATTACHRESPONSE']._serialized_end=1156
+  _globals['_DRAFTREQUEST']._serialized_start=1159
+  _globals['_DRAFTREQUEST']._serialized_end=1290
+  _globals['_SLOTTOKENS']._serialized_start=1292
+  _globals['_SLOTTOKENS']._serialized_end=1370
+  _globals['_DRAFTRESPONSE']._serialized_start=1372
+  _globals['_DRAFTRESPONSE']._serialized_end=1461
+  _globals['_DRAFTERSERVICE']._serialized_start=1464
+  _globals['_DRAFTERSERVICE']._serialized_end=1639
 # @@protoc_insertion_point(module_scope)

@@ -126,7 +126,7 @@ class SharedMemory(_message.Message):
     drafts_path: _builtins.str
     """File that the drafter writes: draft tokens."""
     dtype: _builtins.str
-    """Number format of hidden rows, KV and embedding table: float32, bfloat16."""
+    """Number format of hidden rows, embedding table, and KV that does not say another: float32, bfloat16."""
     num_slots: _builtins.int
     """Sequences that can be drafted for at a time."""
     max_draft_tokens: _builtins.int
@@ -191,7 +191,7 @@ class CudaMemory(_message.Message):
     flags_path: _builtins.str
     """File of one page that says how far rounds have come, for both processes to map and make known to CUDA."""
     dtype: _builtins.str
-    """Number format of hidden rows, KV and embedding table: float32, bfloat16."""
+    """Number format of hidden rows, embedding table, and KV that does not say another: float32, bfloat16."""
     num_slots: _builtins.int
     """Sequences that can be drafted for at a time."""
     max_draft_tokens: _builtins.int
@@ -241,6 +241,9 @@ class SharedLayer(_message.Message):
     NUM_BLOCKS_FIELD_NUMBER: _builtins.int
     NUM_KV_HEADS_FIELD_NUMBER: _builtins.int
     HEAD_DIM_FIELD_NUMBER: _builtins.int
+    KV_DTYPE_FIELD_NUMBER: _builtins.int
+    KEY_EXPONENT_FIELD_NUMBER: _builtins.int
+    VALUE_EXPONENT_FIELD_NUMBER: _builtins.int
     group: _builtins.str
     """KV group: sliding_attention or full_attention."""
     num_blocks: _builtins.int
@@ -249,6 +252,12 @@ class SharedLayer(_message.Message):
     """KV heads of the layer."""
     head_dim: _builtins.int
     """Width of a head."""
+    kv_dtype: _builtins.str
+    """Number format of its KV: float8_e4m3fn, or empty for that of hidden rows and embedding table."""
+    key_exponent: _builtins.int
+    """A key is what is stored times two to this power."""
+    value_exponent: _builtins.int
+    """A value is what is stored times two to this power."""
     def __init__(
         self,
         *,
@@ -256,10 +265,13 @@ class SharedLayer(_message.Message):
         num_blocks: _builtins.int = ...,
         num_kv_heads: _builtins.int = ...,
         head_dim: _builtins.int = ...,
+        kv_dtype: _builtins.str = ...,
+        key_exponent: _builtins.int = ...,
+        value_exponent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "head_dim", b"head_dim", "num_blocks", b"num_blocks", "num_kv_heads", b"num_kv_heads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "head_dim", b"head_dim", "key_exponent", b"key_exponent", "kv_dtype", b"kv_dtype", "num_blocks", b"num_blocks", "num_kv_heads", b"num_kv_heads", "value_exponent", b"value_exponent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

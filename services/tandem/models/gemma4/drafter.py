@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from tandem.attention.backends import backend_for
 from tandem.attention.base import AttentionBackend, AttentionMetadata
+from tandem.kv_cache.scales import UNSCALED, KvScales
 from tandem.models.gemma4.centroid_head import CentroidHead
 from tandem.models.gemma4.draft_head import DenseHead, DraftHead, DraftScores
 from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig
@@ -97,6 +98,7 @@ class Gemma4MtpDrafter:
         hidden: torch.Tensor,  # [B, backbone]
         metadata: AttentionMetadata,
         kv: Mapping[str, torch.Tensor],  # group -> [num_slots, 2, num_kv_heads, head_dim] of the target
+        kv_scales: Mapping[str, KvScales] | None = None,  # group -> what these are divided by; None: nothing is
     ) -> tuple[DraftScores, torch.Tensor]:  # .., [B, backbone]
         """One draft step: scores of the next token, and the hidden rows of the next step."""
         assert metadata.num_rows == metadata.num_tokens, "a drafter's steps are not padded"
@@ -108,6 +110,7 @@ class Gemma4MtpDrafter:
             for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
         }
         for layer, layer_type in zip(self._layers, self.config.text.layer_types, strict=True):
-            rows = layer(rows, inputs[layer_type], kv[layer_type], self.backend)
+            scales = kv_scales[layer_type] if kv_scales else UNSCALED
+            rows = layer(rows, inputs[layer_type], kv[layer_type], self.backend, kv_scales=scales)
         normed = self._norm(rows)
         return self._head(normed), self._post_projection(normed)

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 
 from tandem.attention.base import AttentionBackend
+from tandem.kv_cache.scales import UNSCALED, KvScales, scales_for
+from tandem.kv_cache.storage import write_kv
 from tandem.models.gemma4.config import Gemma4TextConfig
 from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.moe import MixtureOfExperts
@@ -45,9 +47,15 @@ class DecoderLayer:
     """
 
     def __init__(
-        self, config: Gemma4TextConfig, layer_id: int, owns_kv: bool, dtype: torch.dtype, device: torch.device
+        self,
+        config: Gemma4TextConfig,
+        layer_id: int,
+        owns_kv: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+        linear: type[Linear] = Linear,
     ) -> None:
-        """Allocates; `destinations` says what to fill."""
+        """Allocates; `destinations` says what to fill. `linear` makes attention's and feed-forward's products."""
         attention = config.attention[config.layer_types[layer_id]]
         hidden_size, head_dim = config.hidden_size, attention.head_dim
         self._prefix = f"{config.tensor_prefix}layers.{layer_id}."
@@ -60,10 +68,10 @@ class DecoderLayer:
         num_projected = self._num_rotated if self._is_k_eq_v else num_all
         self._intermediate_size = config.intermediate_size_of(layer_id)
 
-        self._qkv = Linear(hidden_size, num_projected * head_dim, dtype, device)
-        self._o = Linear(self._num_heads * head_dim, hidden_size, dtype, device)
-        self._gate_up = Linear(hidden_size, 2 * self._intermediate_size, dtype, device)
-        self._down = Linear(self._intermediate_size, hidden_size, dtype, device)
+        self._qkv = linear(hidden_size, num_projected * head_dim, dtype, device)
+        self._o = linear(self._num_heads * head_dim, hidden_size, dtype, device)
+        self._gate_up = linear(hidden_size, 2 * self._intermediate_size, dtype, device)
+        self._down = linear(self._intermediate_size, hidden_size, dtype, device)
         self._head_norm = RmsNorm((num_all, head_dim), config.rms_norm_eps, dtype, device)
         self._norms = {
             name: RmsNorm((hidden_size,), config.rms_norm_eps, dtype, device)
@@ -72,7 +80,7 @@ class DecoderLayer:
         self._input_norm, self._post_attention_norm, self._pre_feedforward_norm, self._post_feedforward_norm = (
             self._norms.values()
         )
-        self._experts = MixtureOfExperts(config, self._prefix, dtype, device) if config.experts else None
+        self._experts = MixtureOfExperts(config, self._prefix, dtype, device, linear) if config.experts else None
         self._per_layer_gate = PerLayerGate(config, self._prefix, dtype, device) if config.per_layer_inputs else None
         self._layer_scalar = torch.ones(1, dtype=dtype, device=device)
         self._activate = _activation_for(device)
@@ -102,6 +110,16 @@ class DecoderLayer:
             yield from self._per_layer_gate.destinations()
         yield f"{self._prefix}layer_scalar", Destination((1,), (self._layer_scalar,))
 
+    def kv_scales(self, dtype: torch.dtype) -> KvScales:
+        """What this layer's keys and values are divided by to be stored as `dtype`; its weights must have been filled.
+
+        Normed rows have a root mean square of one, so that no number exceeds the root of the head's size, nor does any
+        that rotation makes of two of them; keys have their weight besides.
+        """
+        root = self._head_dim**0.5
+        largest_weight = self._head_norm.largest_weight(self._num_heads, self._num_rotated)
+        return scales_for(root * largest_weight, root, dtype)
+
     def __call__(
         self,
         hidden: torch.Tensor,  # [T, hidden_size]
@@ -109,9 +127,10 @@ class DecoderLayer:
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim] of the layer whose KV this one reads
         backend: AttentionBackend,
         per_layer_input: torch.Tensor | None = None,  # [T, size] where the network has per-layer embeddings
+        kv_scales: KvScales = UNSCALED,  # of `kv`
     ) -> torch.Tensor:  # [T, hidden_size]
         """One layer over the rows of a step."""
-        attended = self._attend(self._input_norm(hidden), inputs, kv, backend)
+        attended = self._attend(self._input_norm(hidden), inputs, kv, backend, kv_scales)
         hidden, normed = self._post_attention_norm.add_then(hidden, self._o(attended), self._pre_feedforward_norm)
         feedforward = self._down(self._activate(self._gate_up(normed)))
         if self._experts:
@@ -123,17 +142,25 @@ class DecoderLayer:
         return self._per_layer_gate.add_to(hidden, per_layer_input).mul_(self._layer_scalar)
 
     def _attend(
-        self, hidden: torch.Tensor, inputs: LayerInputs, kv: torch.Tensor, backend: AttentionBackend
+        self,
+        hidden: torch.Tensor,
+        inputs: LayerInputs,
+        kv: torch.Tensor,
+        backend: AttentionBackend,
+        kv_scales: KvScales,
     ) -> torch.Tensor:  # [T, hidden_size] -> [T, num_heads * head_dim]
         product = self._qkv(hidden).view(hidden.shape[0], -1, self._head_dim)
-        queries = self._arrange(product, inputs, kv)
-        return backend.attend(queries, kv, inputs.plan).view(hidden.shape[0], -1)
+        # The kernel stores numbers as they are; those of 8 bits are divided first.
+        arrange = self._arrange if kv.dtype == hidden.dtype else self._arrange_plainly
+        queries = arrange(product, inputs, kv, kv_scales)
+        return backend.attend(queries, kv, inputs.plan, kv_scales).view(hidden.shape[0], -1)
 
     def _arrange_plainly(
         self,
         heads: torch.Tensor,  # [T, num_projected, head_dim]: queries, keys, values
         inputs: LayerInputs,
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
+        kv_scales: KvScales,
     ) -> torch.Tensor:  # [T, num_heads, head_dim]
         """The queries, normed and turned; keys and values are in `kv` then."""
         num_tokens, num_heads = heads.shape[0], self._num_heads
@@ -145,7 +172,7 @@ class DecoderLayer:
         rotated.mul_(inputs.cos).addcmul_(swapped, inputs.sin)
         if self._owns_kv:
             new = heads.narrow(1, num_heads, 2 * self._num_kv_heads)
-            kv.index_copy_(0, inputs.slot_mapping, new.view(num_tokens, *kv.shape[1:]))
+            write_kv(kv, inputs.slot_mapping, new.view(num_tokens, *kv.shape[1:]), kv_scales)
             heads = heads.narrow(1, 0, num_heads)
         return heads
 
@@ -154,6 +181,7 @@ class DecoderLayer:
         heads: torch.Tensor,  # [T, num_projected, head_dim]
         inputs: LayerInputs,
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim]
+        kv_scales: KvScales,
     ) -> torch.Tensor:  # [T, num_heads, head_dim]
         """The same in one pass."""
         from tandem.models.gemma4.head_kernel import arrange_heads  # needs Triton, which a CPU does without

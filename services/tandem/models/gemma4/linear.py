@@ -16,6 +16,11 @@ class Linear:
         self._matrix = empty_matrix(in_features, out_features, dtype, device)
 
     @staticmethod
+    def weights_dtype(dtype: torch.dtype) -> torch.dtype:
+        """The format that weights are kept in where rows are of `dtype`."""
+        return dtype
+
+    @staticmethod
     def of(matrix: torch.Tensor) -> "Linear":  # [in_features, out_features]
         """The product with a matrix that exists, such as a token table turned round."""
         linear = object.__new__(Linear)

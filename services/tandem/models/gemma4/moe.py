@@ -14,30 +14,41 @@ import torch
 import torch.nn.functional as F
 
 from tandem.models.gemma4.config import Gemma4TextConfig
+from tandem.models.gemma4.expert_matrices import ExpertMatrices
 from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.norm import RmsNorm
-from tandem.models.gemma4.parameters import (
-    MIN_STABLE_ROWS,
-    Destination,
-    Destinations,
-    empty_matrices,
-    stacked,
-)
+from tandem.models.gemma4.parameters import MIN_STABLE_ROWS, Destination, Destinations
 
 
 class MixtureOfExperts:
     """Router and experts of one layer, with the norms around them."""
 
-    def __init__(self, config: Gemma4TextConfig, prefix: str, dtype: torch.dtype, device: torch.device) -> None:
-        """Allocates; `destinations` says what to fill. `prefix` is that of the layer's tensors."""
+    def __init__(
+        self,
+        config: Gemma4TextConfig,
+        prefix: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        linear: type[Linear] = Linear,
+    ) -> None:
+        """Allocates; `destinations` says what to fill.
+
+        Args:
+            config: the network's.
+            prefix: that of the layer's tensors.
+            dtype: of rows, and of all weights but the experts'.
+            device: where they live.
+            linear: says in which format the experts' weights are kept. The router's are few, and near to one another.
+        """
         assert config.experts is not None
         num_experts, size = config.experts.num_experts, config.experts.intermediate_size
         hidden_size = config.hidden_size
         self._prefix, self._top_k, self._router_scale = prefix, config.experts.top_k, hidden_size**-0.5
         self._router = Linear(hidden_size, num_experts, dtype, device)
         self._expert_scale = torch.ones(num_experts, dtype=dtype, device=device)
-        self._gate_up = empty_matrices(num_experts, hidden_size, 2 * size, dtype, device)
-        self._down = empty_matrices(num_experts, size, hidden_size, dtype, device)
+        weights_dtype = linear.weights_dtype(dtype)
+        self._gate_up = ExpertMatrices(num_experts, hidden_size, 2 * size, weights_dtype, device)
+        self._down = ExpertMatrices(num_experts, size, hidden_size, weights_dtype, device)
         self._expert_ids = torch.arange(num_experts, device=device)
         self._mix_sorted = _kernels_for(device)
         self._router_norm, self._dense_norm, self._pre_norm, self._post_norm = (
@@ -52,8 +63,8 @@ class MixtureOfExperts:
             f"{self._prefix}router.per_expert_scale",
             Destination(tuple(self._expert_scale.shape), (self._expert_scale,)),
         )
-        yield f"{self._prefix}experts.gate_up_proj", stacked(self._gate_up)
-        yield f"{self._prefix}experts.down_proj", stacked(self._down)
+        yield f"{self._prefix}experts.gate_up_proj", self._gate_up.destination()
+        yield f"{self._prefix}experts.down_proj", self._down.destination()
         yield f"{self._prefix}post_feedforward_layernorm_1.weight", self._dense_norm.destination()
         yield f"{self._prefix}pre_feedforward_layernorm_2.weight", self._pre_norm.destination()
         yield f"{self._prefix}post_feedforward_layernorm_2.weight", self._post_norm.destination()
@@ -91,8 +102,8 @@ def _kernels_for(device: torch.device) -> Callable[..., torch.Tensor]:
 
 def mix_by_grouped_products(
     rows: torch.Tensor,  # [T, hidden_size]
-    gate_up: torch.Tensor,  # [num_experts, hidden_size, 2 * size]
-    down: torch.Tensor,  # [num_experts, size, hidden_size]
+    gate_up: ExpertMatrices,  # hidden_size to 2 * size
+    down: ExpertMatrices,  # size to hidden_size
     weights: torch.Tensor,  # [T, k] float32
     order: torch.Tensor,  # [T * k] int64: places of the flattened choices, in expert order
     sorted_ids: torch.Tensor,  # [T * k]: their experts
@@ -102,10 +113,10 @@ def mix_by_grouped_products(
     ends, padded = _pad(ends, sorted_ids)
     num_padded = order.numel() + (MIN_STABLE_ROWS - 1) * min(order.numel(), ends.numel())
     sources = order.new_zeros(num_padded).index_copy_(0, padded, order // weights.shape[1])
-    gate, up = F.grouped_mm(rows.index_select(0, sources), gate_up, offs=ends).chunk(2, -1)
+    gate, up = F.grouped_mm(rows.index_select(0, sources), gate_up.wide(rows.dtype), offs=ends).chunk(2, -1)
     activated = F.gelu(gate, approximate="tanh").mul_(up)
     places = torch.empty_like(order).index_copy_(0, order, padded)
-    outputs = F.grouped_mm(activated, down, offs=ends).index_select(0, places)
+    outputs = F.grouped_mm(activated, down.wide(rows.dtype), offs=ends).index_select(0, places)
     return (outputs.view(*weights.shape, -1) * weights.unsqueeze(-1)).sum(1).to(rows.dtype)
 
 

@@ -11,13 +11,22 @@ import torch
 import triton
 import triton.language as tl
 
+from tandem.models.gemma4.expert_matrices import ExpertMatrices
+
 _NUM_SKINNY_ROWS = 256
+
+
+@triton.jit
+def _widened(weights, rows):
+    """Weights as the rows are. Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction."""
+    return weights if weights.dtype == rows.dtype else weights.to(tl.float32).to(rows.dtype)
 
 
 @triton.jit
 def _gate_up_kernel(
     rows,  # [T, hidden_size]
     gate_up,  # [num_experts, 2 * size, hidden_size]
+    scales,  # [num_experts, 2 * size] float32 where weights have 8 bits, otherwise None
     activated,  # [T * k, size], in expert order
     order,  # [T * k] int64
     ends,  # [num_experts] int32
@@ -51,8 +60,13 @@ def _gate_up_kernel(
         )
         weights = matrix + columns[None, :] * hidden_size + inner[:, None]
         mask = is_inner[:, None] & is_column[None, :]
-        gate = tl.dot(x, tl.load(weights, mask=mask, other=0.0), gate, input_precision="ieee")
-        up = tl.dot(x, tl.load(weights + size * hidden_size, mask=mask, other=0.0), up, input_precision="ieee")
+        gate = tl.dot(x, _widened(tl.load(weights, mask=mask, other=0.0), x), gate, input_precision="ieee")
+        up_weights = tl.load(weights + size * hidden_size, mask=mask, other=0.0)
+        up = tl.dot(x, _widened(up_weights, x), up, input_precision="ieee")
+    if scales is not None:
+        scale = scales + expert * (2 * size) + columns
+        gate *= tl.load(scale, mask=is_column, other=0.0)[None, :]
+        up *= tl.load(scale + size, mask=is_column, other=0.0)[None, :]
     # tanh(z) = 2 sigmoid(2 z) - 1, so gelu's 0.5 (1 + tanh(z)) is sigmoid(2 z).
     activation = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
     tl.store(
@@ -66,6 +80,7 @@ def _gate_up_kernel(
 def _down_kernel(
     activated,  # [T * k, size], in expert order
     down,  # [num_experts, hidden_size, size]
+    scales,  # [num_experts, hidden_size] float32 where weights have 8 bits, otherwise None
     row_weights,  # [T * k] float32
     output,  # [T * k, hidden_size] float32
     order,  # [T * k] int64
@@ -103,7 +118,9 @@ def _down_kernel(
             mask=is_inner[:, None] & is_column[None, :],
             other=0.0,
         )
-        product = tl.dot(x, weights, product, input_precision="ieee")
+        product = tl.dot(x, _widened(weights, x), product, input_precision="ieee")
+    if scales is not None:
+        product *= tl.load(scales + expert * hidden_size + columns, mask=is_column, other=0.0)[None, :]
     product *= tl.load(row_weights + targets, mask=is_row, other=0.0)[:, None]
     tl.store(
         output + targets[:, None] * hidden_size + columns[None, :], product, mask=is_row[:, None] & is_column[None, :]
@@ -112,25 +129,50 @@ def _down_kernel(
 
 def mix_by_kernels(
     rows: torch.Tensor,  # [T, hidden_size]
-    gate_up: torch.Tensor,  # [num_experts, hidden_size, 2 * size], the view that `empty_matrices` gives
-    down: torch.Tensor,  # [num_experts, size, hidden_size], likewise
+    gate_up: ExpertMatrices,  # hidden_size to 2 * size
+    down: ExpertMatrices,  # size to hidden_size
     weights: torch.Tensor,  # [T, k] float32
     order: torch.Tensor,  # [T * k] int64: places of the flattened choices, in expert order
     sorted_ids: torch.Tensor,  # [T * k]: their experts, which `ends` says as well
     ends: torch.Tensor,  # [num_experts] int32: where each expert's choices end
 ) -> torch.Tensor:  # [T, hidden_size]
     """Each row's weighted sum over the experts that it chose. No row may choose an expert twice."""
-    assert gate_up.stride(1) == down.stride(1) == 1 and rows.is_contiguous() and weights.is_contiguous()
+    assert gate_up.matrices.stride(1) == down.matrices.stride(1) == 1, "each output's weights lie together"
+    assert rows.is_contiguous() and weights.is_contiguous()
     (num_rows, hidden_size), top_k = rows.shape, weights.shape[1]
-    num_experts, size = down.shape[:2]
+    num_experts, size = down.matrices.shape[:2]
     activated = rows.new_empty(num_rows * top_k, size)
     output = torch.empty(num_rows, top_k, hidden_size, dtype=torch.float32, device=rows.device)
     block_rows = 16 if num_rows <= _NUM_SKINNY_ROWS else 64
     num_blocks = triton.cdiv(num_rows, block_rows)
     _gate_up_kernel[num_blocks, triton.cdiv(size, 32), num_experts](
-        rows, gate_up, activated, order, ends, top_k, hidden_size, size, block_rows, 32, 128, num_stages=3
+        rows,
+        gate_up.matrices,
+        gate_up.scales,
+        activated,
+        order,
+        ends,
+        top_k,
+        hidden_size,
+        size,
+        block_rows,
+        32,
+        128,
+        num_stages=3,
     )
     _down_kernel[num_blocks, triton.cdiv(hidden_size, 64), num_experts](
-        activated, down, weights, output, order, ends, hidden_size, size, block_rows, 64, 64, num_stages=3
+        activated,
+        down.matrices,
+        down.scales,
+        weights,
+        output,
+        order,
+        ends,
+        hidden_size,
+        size,
+        block_rows,
+        64,
+        64,
+        num_stages=3,
     )
     return output.sum(1).to(rows.dtype)

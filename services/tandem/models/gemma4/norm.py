@@ -31,6 +31,10 @@ class RmsNorm:
         view = self.weight if self.weight.dim() == 1 else self.weight[start:stop]
         return Destination((self._dim,), (view,), self._gain)
 
+    def largest_weight(self, start: int, stop: int) -> float:
+        """The largest magnitude in the weights of heads `start` to `stop`."""
+        return float(self.weight[start:stop].abs().max()) / self._gain
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:  # [..., d] or [..., heads, d] -> same
         """The normed rows."""
         if self._is_fused and x.dim() == 2:

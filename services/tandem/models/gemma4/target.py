@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from tandem.attention.backends import backend_for
 from tandem.attention.base import AttentionBackend, AttentionMetadata
+from tandem.kv_cache.scales import KvScales
 from tandem.models.gemma4.config import Gemma4TextConfig
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs
 from tandem.models.gemma4.linear import Linear
@@ -22,6 +23,10 @@ class LayerKv(Protocol):
 
     def __getitem__(self, layer_id: int, /) -> torch.Tensor:  # [num_slots, 2, num_kv_heads, head_dim]
         """The tensor of a layer that owns KV."""
+        ...
+
+    def scales(self, layer_id: int, /) -> KvScales:
+        """What its keys and values are divided by."""
         ...
 
 
@@ -39,6 +44,7 @@ class Gemma4Target:
         device: torch.device | str = "cpu",
         embedding: torch.Tensor | None = None,  # [vocab_size, hidden_size]
         backend: AttentionBackend | None = None,
+        linear: type[Linear] = Linear,
     ) -> None:
         """Allocates; `destinations` says what to fill.
 
@@ -48,6 +54,7 @@ class Gemma4Target:
             device: where they live.
             embedding: where the token table goes, such as shared memory; allocated when absent.
             backend: plans steps and computes attention; the device's when absent.
+            linear: class of the layers' products; that of the head is always `Linear`.
         """
         device = torch.device(device)
         shape = (config.vocab_size, config.hidden_size)
@@ -68,7 +75,7 @@ class Gemma4Target:
         self.kv_groups = config.kv_groups  # that a `KvStorage` for this network has
         self._owners = config.kv_owners
         self._layers = [
-            DecoderLayer(config, layer_id, owner == layer_id, dtype, device)
+            DecoderLayer(config, layer_id, owner == layer_id, dtype, device, linear)
             for layer_id, owner in enumerate(self._owners)
         ]
         self._per_layer_inputs = PerLayerInputs(config, dtype, device) if config.per_layer_inputs else None
@@ -79,6 +86,10 @@ class Gemma4Target:
     def drafter_layers(self) -> dict[str, int]:
         """Layer type -> the layer whose KV the drafter reads: the last of the type that owns any."""
         return {group.name: group.layer_ids[-1] for group in self.kv_groups}
+
+    def kv_scales(self, dtype: torch.dtype) -> dict[int, KvScales]:
+        """For each layer that owns KV, what it is divided by to be stored as `dtype`; weights must have been filled."""
+        return {layer_id: self._layers[layer_id].kv_scales(dtype) for layer_id in sorted(set(self._owners))}
 
     def destinations(self) -> Destinations:
         """Every tensor that a checkpoint must have."""
@@ -110,7 +121,7 @@ class Gemma4Target:
         for layer, layer_type, owner, per_layer_input in zip(
             self._layers, self.config.layer_types, self._owners, extra, strict=True
         ):
-            hidden = layer(hidden, inputs[layer_type], kv[owner], self.backend, per_layer_input)
+            hidden = layer(hidden, inputs[layer_type], kv[owner], self.backend, per_layer_input, kv.scales(owner))
         return self._norm(hidden)[: metadata.num_tokens]
 
     @torch.inference_mode()

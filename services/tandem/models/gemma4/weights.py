@@ -14,6 +14,7 @@ from tandem.models.gemma4.checkpoint_files import CheckpointFiles
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig, read_drafter_config
+from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.parameters import Destination
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weight_source import Tensors, WeightSource
@@ -50,6 +51,7 @@ def load_target(
     embedding: torch.Tensor | None = None,  # [vocab_size, hidden_size]
     progress: Progress | None = None,
     weights: WeightSource = CHECKPOINT,
+    linear: type[Linear] = Linear,
 ) -> Gemma4Target:
     """Reads a target.
 
@@ -60,6 +62,7 @@ def load_target(
         embedding: where the token table goes, such as shared memory.
         progress: told how many weights are read.
         weights: where they come from.
+        linear: class of the layers' products, such as `Fp8Linear`.
 
     Raises:
         CheckpointError: the folder does not hold exactly such a target.
@@ -67,8 +70,9 @@ def load_target(
     folder = Path(path)
     config = read_target_config(folder)
     # Checked on a network without memory first: no file can make us allocate what it does not hold.
-    tensors = weights.open(folder, dict(Gemma4Target(config, dtype, "meta").destinations()), _unused_keys(config))
-    target = Gemma4Target(config, dtype, device, embedding)
+    wanted = dict(Gemma4Target(config, dtype, "meta", linear=linear).destinations())
+    tensors = weights.open(folder, wanted, _unused_keys(config))
+    target = Gemma4Target(config, dtype, device, embedding, linear=linear)
     _fill(tensors, dict(target.destinations()), progress)
     return target
 
