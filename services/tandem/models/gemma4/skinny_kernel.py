@@ -17,8 +17,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 128
 _LINE = 64  # weights of 16 bits in a line of the cache
+_NUM_LEFT = 12
 _NUM_LINES = 8  # of each output
-_NUM_PROGRAMS, _MAX_SPLITS = 264, 8
+_NUM_PROGRAMS, _MAX_SPLITS = 64, 8
 _SHARED_MEMORY = 220 << 10  # bytes
 _ALIGNMENT = 16  # bytes, of a row of weights in memory
 
@@ -40,6 +41,7 @@ def _product(
     BLOCK_ROWS: tl.constexpr,
     NUM_LINES: tl.constexpr,  # of each output's weights that are asked for early; 0 where nothing runs before
     LINE: tl.constexpr,
+    NUM_LEFT: tl.constexpr,
 ):
     """One tile of outputs for one block of rows, over one part of the inner dimension."""
     row_block, tile, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -48,18 +50,21 @@ def _product(
     start = part * num_blocks // NUM_SPLITS * BLOCK_IN
     stop = (part + 1) * num_blocks // NUM_SPLITS * BLOCK_IN
     if NUM_LINES > 0:
-        # Weights depend on no kernel before this one: they set off while that one ends, and so do the next kernel's.
-        tl.extra.cuda.gdc_launch_dependents()
+        # Weights depend on no kernel before this one: the first set off while that one still runs.
         lines = outs[:, None].to(tl.int64) * in_features + start + LINE * tl.arange(0, NUM_LINES)[None, :]
         lines = memory + tl.minimum(lines, tl.cast(out_features, tl.int64) * in_features - 1)
         tl.inline_asm_elementwise(
             "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
         )
         tl.extra.cuda.gdc_wait()
+    last = tl.maximum(stop - NUM_LEFT * BLOCK_IN, start)
     sums = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
     for inner in range(start, stop, BLOCK_IN):
         block = weights.load([tile * BLOCK_OUT, inner])
         sums = tl.dot(block, rows.load([row_block * BLOCK_ROWS, inner]).T, sums, input_precision="ieee")
+        if NUM_LINES > 0:
+            if inner == last:
+                tl.extra.cuda.gdc_launch_dependents()
     product = sums.T
     places = row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     cells = places[:, None] * out_features + outs[None, :]
@@ -106,6 +111,7 @@ class SkinnyProduct:
         assert weights.is_contiguous()
         self._weights = weights
         self._tiling = tiling or tiling_of(*weights.shape)
+        self._blocks = TensorDescriptor.from_tensor(weights, [self._tiling.block_out, self._tiling.block_in])
         self._num_tiles = triton.cdiv(weights.shape[0], self._tiling.block_out)
         num_counts = self._num_tiles * triton.cdiv(self.max_rows, _MAX_BLOCK_ROWS)
         self._arrivals = torch.zeros(num_counts, dtype=torch.int32, device=weights.device)
@@ -135,7 +141,7 @@ class SkinnyProduct:
         stage_size = (tiling.block_out + block_rows) * tiling.block_in * rows.itemsize
         on_gpu = rows.device.type == "cuda"
         _product[triton.cdiv(num_rows, block_rows), self._num_tiles, tiling.num_splits](
-            TensorDescriptor.from_tensor(self._weights, [tiling.block_out, tiling.block_in]),
+            self._blocks,
             self._weights,
             TensorDescriptor.from_tensor(rows.contiguous(), [block_rows, tiling.block_in]),
             output,
@@ -150,6 +156,7 @@ class SkinnyProduct:
             block_rows,
             _NUM_LINES if on_gpu else 0,
             _LINE,
+            _NUM_LEFT,
             num_warps=4,
             num_stages=min(tiling.num_stages, _SHARED_MEMORY // stage_size),
             launch_pdl=on_gpu,
