@@ -41,6 +41,9 @@ def serve(connection, device_index, num_products):
         work(matrix, num_products)
         exchange.drafts[: len(slots), :num_tokens] = expected(exchange.inputs.token_ids[: len(slots)], num_tokens)
 
+    # CUDA loads a kernel at its first use, and may wait for every stream then: not behind one that waits itself.
+    draft([0], exchange.drafts.shape[1])
+    torch.cuda.synchronize()
     rounds = CudaRounds(exchange, device, draft)
     connection.send("attached")
     while (message := connection.recv()) is not None:
