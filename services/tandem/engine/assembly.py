@@ -72,6 +72,7 @@ def make_engine(
     publish: Publish,
     adaptive_k: bool = False,
     judge: Judge = judge,
+    is_k_fixed: bool = True,
 ) -> Engine:
     """An engine that is not started.
 
@@ -87,6 +88,7 @@ def make_engine(
         publish: told each round's outputs, on the engine's thread; returns at once.
         adaptive_k: drafts as much as pays, instead of as much as is asked for.
         judge: says which drafts stand.
+        is_k_fixed: drafters make as many drafts as `limits` has room for, or it is theirs to say how many they make.
     """
     kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
     tables = SharedTables(kv, [group.name for group in target.kv_groups])
@@ -103,15 +105,15 @@ def make_engine(
         steady = SteadyRound(
             target, storage, inputs, _draft_slots(inputs, drafters), limits.spare_blocks(target.config), judge
         )
-        counts = draft_counts(limits.max_draft_tokens, adaptive_k)
+        counts = draft_counts(limits.max_draft_tokens, is_k_fixed and not adaptive_k)
         steady_runner = SteadyRunner(steady, captured_shapes(limits, counts)[0])
         ahead = RunAhead(scheduler, kv, tables, steady_runner, drafters[0] if drafters else None, policy, counts)
     return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics, ahead), publish)
 
 
-def draft_counts(most: int, adaptive_k: bool) -> list[int]:
-    """Numbers of drafts that rounds are captured for: none and all, and some between if the policy may want fewer."""
-    return sorted({0, most, *(count for count in (1, 2, 4, 6, 8, 12) if adaptive_k and count < most)})
+def draft_counts(most: int, is_k_fixed: bool) -> list[int]:
+    """Numbers of drafts that rounds are captured for: none and all, and some between if fewer may be wanted."""
+    return sorted({0, most, *(count for count in (1, 2, 3, 4, 5, 6, 7, 8, 12) if not is_k_fixed and count < most)})
 
 
 def _draft_slots(inputs: DraftInputs, drafters: Sequence[DraftSource]) -> torch.Tensor:  # [num_slots, K] int64

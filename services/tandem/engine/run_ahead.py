@@ -126,14 +126,13 @@ class RunAhead:
         limits = self._scheduler.limits
         size, furthest = batch_size(len(sequences), limits.max_sequences), self._furthest(sequences)
         reach = next(reach for reach in _reaches(limits) if reach >= furthest)
-        is_greedy = all(one.sampling.is_greedy for one in sequences)
 
         def draft() -> int:
             assert isinstance(self._drafter, AheadSource)
             return self._drafter.draft_ahead(slots, wanted)
 
         launched = self._runner.launch(
-            lambda count: RoundShape(size, count, reach, is_greedy), members, draft if wanted else lambda: 0
+            lambda count: RoundShape(size, count, reach), members, draft if wanted else lambda: 0
         )
         count = launched.shape.num_drafts
         self._rounds.append(_Round(launched, sequences, [min(most, count) for most in max_accepted]))
@@ -201,11 +200,10 @@ class RunAhead:
 def captured_shapes(limits: EngineLimits, draft_counts: Many[int]) -> list[RoundShape]:
     """Every shape that a round may have; large ones first, whose memory the others then share."""
     return [
-        RoundShape(size, count, reach, is_greedy)
+        RoundShape(size, count, reach)
         for reach in reversed(_reaches(limits))
         for size in reversed(batch_sizes(limits.max_sequences))
         for count in reversed(draft_counts)
-        for is_greedy in (False, True)
     ]
 
 

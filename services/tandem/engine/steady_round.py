@@ -31,7 +31,6 @@ class RoundShape:
     batch: int  # sequences, those that fill it up among them
     num_drafts: int  # K: each sequence has K + 1 rows
     max_position: int  # no row stands beyond it
-    is_greedy: bool  # no sequence samples
 
     @property
     def num_rows(self) -> int:
@@ -173,7 +172,6 @@ class SteadyRound:
             inputs.min_p[rows],
             inputs.seeds[rows],
             positions,
-            is_all_greedy=shape.is_greedy,
         )
 
     def _num_entries(self, shape: RoundShape) -> int:
