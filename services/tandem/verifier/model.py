@@ -133,7 +133,7 @@ def load_in_process_drafter(
     shape = (model.inputs.spec.num_slots, model.inputs.spec.max_draft_tokens)
     drafts = torch.zeros(shape, dtype=torch.int64, device=config.device)
     ahead = DeviceDrafter(network, model.inputs, drafts, config.draft_position, generation.suppress_token_ids)
-    for count in draft_counts(info.num_speculative_tokens, config.adaptive_k)[1:]:
+    for count in draft_counts(info.num_speculative_tokens, not config.adaptive_k)[1:]:
         ahead.capture(count)
     return InProcessAhead(ahead, info)
 

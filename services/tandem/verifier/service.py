@@ -102,6 +102,7 @@ async def open_verifier(
                 streams.publish,
                 config.adaptive_k,
                 judge,
+                is_k_fixed=config.num_speculative_tokens is not None,
             )
             if config.adaptive_k and drafters and model.limits.max_draft_tokens:
                 await asyncio.to_thread(engine.calibrate)

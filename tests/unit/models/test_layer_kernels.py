@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tandem.kv_cache.scales import UNSCALED
 from tandem.models.gemma4.activation_kernel import gate_rows
 from tandem.models.gemma4.attention_config import FULL, SLIDING
 from tandem.models.gemma4.config import drafter_text_config, target_config
@@ -76,9 +77,9 @@ def test_heads_are_arranged_as_plain_operations_do(kind):
     angles = random(num_rows, 1, head_dim, seed=21)
     inputs = LayerInputs(angles.cos(), angles.sin(), torch.tensor([5, 0, 7]), None)
     caches = [torch.zeros(9, 2, num_kv_heads, head_dim) for _ in range(2)]
-    expected = layer._arrange_plainly(product.clone(), inputs, caches[0])
+    expected = layer._arrange_plainly(product.clone(), inputs, caches[0], UNSCALED)
     layer._head_norm.weight /= head_dim**0.5  # which a CPU's norm keeps in its weight
-    found = layer._arrange_by_kernel(product, inputs, caches[1])
+    found = layer._arrange_by_kernel(product, inputs, caches[1], UNSCALED)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(caches[1], caches[0])
     assert caches[0].count_nonzero() == (num_rows * 2 * num_kv_heads * head_dim if owns_kv else 0)
