@@ -18,6 +18,8 @@ from tandem.kv_cache.scales import UNSCALED, KvScales
 NO_WINDOW = 1 << 30
 _BLOCK_ROWS = {torch.float32: 16}  # as many as fit a multiprocessor's shared memory at the largest head
 _MANY_BLOCK_ROWS = 64  # of smaller numbers
+_MIN_BLOCK_ROWS = 16  # of a product on tensor cores
+_ROUND_ROWS = 8  # rows of a sequence that a piece of a round has at most: short pieces wait less for their keys
 # Keys of a split, by the position from which on it holds: long texts are cut into fewer, longer splits, so that merging
 # them costs little beside reading their keys.
 _SPLIT_SIZES = ((0, 128), (2048, 512), (16384, 1024), (65536, 4096))
@@ -29,6 +31,7 @@ class _Plan:
 
     pieces: torch.Tensor  # [P, 6] int32
     tables: torch.Tensor  # [S, W] int32
+    block_rows: int  # query heads times rows that a piece has at most
     max_splits: int
     window: int
     block_size: int
@@ -61,10 +64,14 @@ class PagedBackend:
         for group in groups:
             slot_mapping[group.name] = batch.slots_written(group, block_size)
             window = group.window or NO_WINDOW
-            rows_per_piece = self._rows_per_piece(group)
+            # The same for verifies of one row and of several, so that a row rounds alike in both.
+            wanted = _ROUND_ROWS * self._num_heads // group.num_kv_heads
+            block_rows = min(self._block_rows, max(_MIN_BLOCK_ROWS, 1 << (wanted - 1).bit_length()))
+            rows_per_piece = self._rows_per_piece(group, block_rows)
             plans[group.name] = _Plan(
                 pieces=_pieces_on_device(batch, rows_per_piece),
                 tables=batch.block_tables[group.name],
+                block_rows=block_rows,
                 max_splits=_most_splits(batch.max_position, rows_per_piece, window),
                 window=window,
                 block_size=block_size,
@@ -85,7 +92,7 @@ class PagedBackend:
             plan.pieces,
             plan.tables,
             block_size=plan.block_size,
-            block_rows=self._block_rows,
+            block_rows=plan.block_rows,
             max_splits=plan.max_splits,
             window=plan.window,
             key_scale=scales.key,
@@ -94,18 +101,19 @@ class PagedBackend:
 
     def _plan(self, batch: QueryBatch, group: KvGroup, tables: Sequence[Sequence[int]], block_size: int) -> _Plan:
         window = group.window or NO_WINDOW
-        pieces = list(_pieces(batch, self._rows_per_piece(group)))
+        pieces = list(_pieces(batch, self._rows_per_piece(group, self._block_rows)))
         width = max(map(len, tables))
         return _Plan(
             pieces=self._tensor(pieces, torch.int32),
             tables=self._tensor([[*table, *[0] * (width - len(table))] for table in tables], torch.int32),
+            block_rows=self._block_rows,
             max_splits=max(_num_splits(piece, window) for piece in pieces),
             window=window,
             block_size=block_size,
         )
 
-    def _rows_per_piece(self, group: KvGroup) -> int:
-        rows_per_piece = self._block_rows * group.num_kv_heads // self._num_heads
+    def _rows_per_piece(self, group: KvGroup, block_rows: int) -> int:
+        rows_per_piece = block_rows * group.num_kv_heads // self._num_heads
         assert rows_per_piece, "more query heads read a KV head than a piece has rows"
         return rows_per_piece
 

@@ -74,8 +74,9 @@ def test_heads_are_arranged_as_plain_operations_do(kind):
     num_heads, num_kv_heads, head_dim = config.num_attention_heads, attention.num_kv_heads, attention.head_dim
     num_projected = num_heads + (num_kv_heads * (1 if attention.is_k_eq_v else 2) if owns_kv else 0)
     product = random(num_rows, num_projected, head_dim, seed=20)
-    angles = random(num_rows, 1, head_dim, seed=21)
-    inputs = LayerInputs(angles.cos(), angles.sin(), torch.tensor([5, 0, 7]), None)
+    angles = random(num_rows, 1, 2 * head_dim, seed=21)
+    # Parts of wider tensors, as in a network.
+    inputs = LayerInputs(angles.cos()[..., head_dim:], angles.sin()[..., head_dim:], torch.tensor([5, 0, 7]), None)
     caches = [torch.zeros(9, 2, num_kv_heads, head_dim) for _ in range(2)]
     expected = layer._arrange_plainly(product.clone(), inputs, caches[0], UNSCALED)
     layer._head_norm.weight /= head_dim**0.5  # which a CPU's norm keeps in its weight

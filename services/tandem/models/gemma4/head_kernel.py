@@ -21,6 +21,7 @@ def _arrange_heads(
     kv,  # [num_slots, 2, num_kv_heads, SIZE]
     slots,  # [T] int64
     eps,
+    angle_stride,
     num_projected,
     num_heads,
     num_kv_heads,
@@ -42,8 +43,10 @@ def _arrange_heads(
     if not is_value:
         other = tl.load(start + other_dims).to(tl.float32) * length
         other = (other * tl.load(weight + head * SIZE + other_dims).to(tl.float32)).to(kind).to(tl.float32)
-        turned = (value.to(tl.float32) * tl.load(cos + row * SIZE + dims).to(tl.float32)).to(kind).to(tl.float32)
-        value = (turned + other * tl.load(sin + row * SIZE + dims).to(tl.float32)).to(kind)
+        turned = (
+            (value.to(tl.float32) * tl.load(cos + row * angle_stride + dims).to(tl.float32)).to(kind).to(tl.float32)
+        )
+        value = (turned + other * tl.load(sin + row * angle_stride + dims).to(tl.float32)).to(kind)
     if is_query:
         tl.store(queries + (row * num_heads + head) * SIZE + dims, value)
     else:
@@ -65,18 +68,20 @@ def arrange_heads(
     is_k_eq_v: bool,
 ) -> torch.Tensor:  # [T, num_heads, head_dim]
     """The queries; keys and values of a layer that owns KV are in `kv` then. Does not wait for the device."""
+    assert cos.stride() == sin.stride() and cos.stride(-1) == 1
     num_rows, num_projected, size = product.shape
     queries = product.new_empty(num_rows, num_heads, size)
     num_kv_heads = kv.shape[2] if owns_kv else 0
     _arrange_heads[(num_rows, num_heads + 2 * num_kv_heads)](
         product,
         weight,
-        cos.contiguous(),
-        sin.contiguous(),
+        cos,
+        sin,
         queries,
         kv,
         slots,
         eps,
+        cos.stride(0),
         num_projected,
         num_heads,
         num_kv_heads,
