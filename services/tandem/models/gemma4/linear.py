@@ -1,7 +1,7 @@
 """The product of rows and a matrix of weights: every projection of the networks.
 
 Several projections of a checkpoint share one matrix here, so that one product replaces two or three. Steps of few rows,
-in bfloat16 on a GPU that can run it, go through a kernel of our own: it is faster there than torch's product, and a row
+in bfloat16 on a Hopper GPU, go through a kernel of our own: it is faster there than torch's product, and a row
 rounds the same however many others the step has.
 """
 

@@ -1,9 +1,10 @@
-"""The product of few rows and a matrix of weights on a GPU with a tensor memory accelerator: Hopper and later.
+"""The product of few rows and a matrix of weights on a Hopper GPU.
 
 Such a product takes as long as reading the weights. A program has a tile of outputs and keeps several blocks of weights
 on their way; the tile is the large operand of the tensor cores, the rows, padded to 16 or more, are the small one.
 Where the tiles are too few to keep the memory busy, each is split along the inner dimension: the parts leave their sums
-in float32, and whichever ends last adds them up, in the order of the dimension.
+in float32, and whichever ends last adds them up, in the order of the dimension. Kernels overlap (programmatic dependent
+launch): the first weights do not wait for the rows.
 
 How the inner dimension is cut depends on the matrix alone: a row rounds the same however many rows there are.
 """
@@ -15,13 +16,14 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-_MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 128
+_NUM_MULTIPROCESSORS = 132
+_SHARED_MEMORY = 220 << 10  # bytes that a program can have for its blocks
+_ALIGNMENT = 16  # bytes, of where a row of weights begins
+_MIN_BLOCK_ROWS = 16
+_MAX_SPLITS = 8
 _LINE = 64  # weights of 16 bits in a line of the cache
-_NUM_LEFT = 12
-_NUM_LINES = 8  # of each output
-_NUM_PROGRAMS, _MAX_SPLITS = 64, 8
-_SHARED_MEMORY = 220 << 10  # bytes
-_ALIGNMENT = 16  # bytes, of a row of weights in memory
+_NUM_EARLY_LINES = 8
+_NUM_LAST_BLOCKS = 4
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -31,42 +33,42 @@ def _product(
     rows,  # descriptor of [num_rows, in_features]
     output,  # [num_rows, out_features]
     partials,  # [num_splits, num_rows, out_features] float32
-    arrivals,  # [tiles * row blocks] int32: how many parts of each have ended; zeros between products
+    arrivals,  # [tiles] int32: how many parts of each have ended; zeros between products
     num_rows,
     out_features,
     in_features,
     NUM_SPLITS: tl.constexpr,
     BLOCK_OUT: tl.constexpr,
     BLOCK_IN: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    NUM_LINES: tl.constexpr,  # of each output's weights that are asked for early; 0 where nothing runs before
+    BLOCK_ROWS: tl.constexpr,  # at least num_rows
+    NUM_EARLY_LINES: tl.constexpr,  # of each output's weights; 0 where kernels do not overlap
     LINE: tl.constexpr,
-    NUM_LEFT: tl.constexpr,
+    NUM_LAST_BLOCKS: tl.constexpr,  # that are still to come when the next kernel may set off
 ):
-    """One tile of outputs for one block of rows, over one part of the inner dimension."""
-    row_block, tile, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """One tile of outputs, over one part of the inner dimension."""
+    tile, part = tl.program_id(0), tl.program_id(1)
     outs = tile * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
     num_blocks = tl.cdiv(in_features, BLOCK_IN)
     start = part * num_blocks // NUM_SPLITS * BLOCK_IN
     stop = (part + 1) * num_blocks // NUM_SPLITS * BLOCK_IN
-    if NUM_LINES > 0:
-        # Weights depend on no kernel before this one: the first set off while that one still runs.
-        lines = outs[:, None].to(tl.int64) * in_features + start + LINE * tl.arange(0, NUM_LINES)[None, :]
+    if NUM_EARLY_LINES > 0:
+        # Weights depend on no kernel before this one: the first are on their way to the cache while that one ends.
+        lines = outs[:, None].to(tl.int64) * in_features + start + LINE * tl.arange(0, NUM_EARLY_LINES)[None, :]
         lines = memory + tl.minimum(lines, tl.cast(out_features, tl.int64) * in_features - 1)
         tl.inline_asm_elementwise(
             "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
         )
         tl.extra.cuda.gdc_wait()
-    last = tl.maximum(stop - NUM_LEFT * BLOCK_IN, start)
+    late = tl.maximum(stop - NUM_LAST_BLOCKS * BLOCK_IN, start)
     sums = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
     for inner in range(start, stop, BLOCK_IN):
         block = weights.load([tile * BLOCK_OUT, inner])
-        sums = tl.dot(block, rows.load([row_block * BLOCK_ROWS, inner]).T, sums, input_precision="ieee")
-        if NUM_LINES > 0:
-            if inner == last:
+        sums = tl.dot(block, rows.load([0, inner]).T, sums, input_precision="ieee")
+        if NUM_EARLY_LINES > 0:
+            if inner == late:
                 tl.extra.cuda.gdc_launch_dependents()
     product = sums.T
-    places = row_block * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    places = tl.arange(0, BLOCK_ROWS)
     cells = places[:, None] * out_features + outs[None, :]
     mask = (places < num_rows)[:, None] & (outs < out_features)[None, :]
     if NUM_SPLITS == 1:
@@ -75,13 +77,12 @@ def _product(
         size = num_rows * out_features
         tl.store(partials + part * size + cells, product, mask=mask)
         tl.debug_barrier()  # all sums of this program are written before one of its threads says so
-        arrival = arrivals + tile * tl.num_programs(0) + row_block
-        if tl.atomic_add(arrival, 1, sem="acq_rel", scope="gpu") == NUM_SPLITS - 1:
+        if tl.atomic_add(arrivals + tile, 1, sem="acq_rel", scope="gpu") == NUM_SPLITS - 1:
             product = tl.zeros((BLOCK_ROWS, BLOCK_OUT), tl.float32)
             for other in tl.static_range(NUM_SPLITS):
                 product += tl.load(partials + other * size + cells, mask=mask, other=0.0, cache_modifier=".cg")
             tl.store(output + cells, product.to(output.dtype.element_ty), mask=mask)
-            tl.store(arrival, 0)
+            tl.store(arrivals + tile, 0)
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,22 @@ class Tiling:
 
 
 def tiling_of(out_features: int, in_features: int) -> Tiling:
-    """The fastest of those that were measured on an H100 with the shapes of Gemma 4 31B and its drafter."""
+    """Chosen by measurements with the shapes of Gemma 4 31B and its drafter.
+
+    Many outputs: wide tiles of short blocks, of which a multiprocessor holds two. Fewer: narrow tiles, so that most
+    multiprocessors have one. Splits pay only where half of the multiprocessors would have none.
+    """
     num_tiles, num_blocks = triton.cdiv(out_features, 64), triton.cdiv(in_features, 128)
-    num_splits = min(triton.cdiv(_NUM_PROGRAMS, num_tiles), max(num_blocks // 4, 1), _MAX_SPLITS)
-    return Tiling(64, 128, 5, num_splits)
+    if num_tiles > _NUM_MULTIPROCESSORS:
+        return Tiling(block_out=128, block_in=64, num_stages=5, num_splits=1)
+    num_splits = min(triton.cdiv(_NUM_MULTIPROCESSORS // 2, num_tiles), triton.cdiv(num_blocks, 4), _MAX_SPLITS)
+    return Tiling(block_out=64, block_in=128, num_stages=5, num_splits=num_splits)
 
 
 class SkinnyProduct:
     """The product with one matrix. Runs on one stream at a time, since its parts count one another."""
 
-    max_rows = 128  # with more, arithmetic takes longer than reading the weights
+    max_rows = 128  # with more, arithmetic is the limit, and torch's products do it faster
 
     def __init__(self, weights: torch.Tensor, tiling: Tiling | None = None) -> None:  # [out_features, in_features]
         """Keeps a view of the weights; takes the tiling of its shape unless one is given."""
@@ -113,16 +120,15 @@ class SkinnyProduct:
         self._tiling = tiling or tiling_of(*weights.shape)
         self._blocks = TensorDescriptor.from_tensor(weights, [self._tiling.block_out, self._tiling.block_in])
         self._num_tiles = triton.cdiv(weights.shape[0], self._tiling.block_out)
-        num_counts = self._num_tiles * triton.cdiv(self.max_rows, _MAX_BLOCK_ROWS)
-        self._arrivals = torch.zeros(num_counts, dtype=torch.int32, device=weights.device)
+        self._arrivals = torch.zeros(self._num_tiles, dtype=torch.int32, device=weights.device)
 
     @staticmethod
     def supports(weights: torch.Tensor) -> bool:  # [out_features, in_features]
-        """Whether the device has the accelerator, and can address the matrix."""
+        """Whether the kernel is for such a matrix, on such a device."""
         return (
             weights.device.type == "cuda"
             and weights.dtype == torch.bfloat16
-            and torch.cuda.get_device_capability(weights.device) >= (9, 0)
+            and torch.cuda.get_device_capability(weights.device)[0] == 9
             and weights.is_contiguous()
             and weights.shape[1] * weights.itemsize % _ALIGNMENT == 0
         )
@@ -131,16 +137,13 @@ class SkinnyProduct:
         """rows W^T, for one row to `max_rows`."""
         tiling, (out_features, in_features), num_rows = self._tiling, self._weights.shape, len(rows)
         assert 0 < num_rows <= self.max_rows
-        block_rows = min(max(triton.next_power_of_2(num_rows), _MIN_BLOCK_ROWS), _MAX_BLOCK_ROWS)
+        block_rows = max(triton.next_power_of_2(num_rows), _MIN_BLOCK_ROWS)
         output = rows.new_empty(num_rows, out_features)
-        partials = (
-            rows.new_empty(tiling.num_splits, num_rows, out_features, dtype=torch.float32)
-            if tiling.num_splits > 1
-            else output
-        )
+        num_partials = tiling.num_splits if tiling.num_splits > 1 else 0
+        partials = rows.new_empty(num_partials, num_rows, out_features, dtype=torch.float32)
         stage_size = (tiling.block_out + block_rows) * tiling.block_in * rows.itemsize
         on_gpu = rows.device.type == "cuda"
-        _product[triton.cdiv(num_rows, block_rows), self._num_tiles, tiling.num_splits](
+        _product[self._num_tiles, tiling.num_splits](
             self._blocks,
             self._weights,
             TensorDescriptor.from_tensor(rows.contiguous(), [block_rows, tiling.block_in]),
@@ -154,9 +157,9 @@ class SkinnyProduct:
             tiling.block_out,
             tiling.block_in,
             block_rows,
-            _NUM_LINES if on_gpu else 0,
+            _NUM_EARLY_LINES if on_gpu else 0,
             _LINE,
-            _NUM_LEFT,
+            _NUM_LAST_BLOCKS,
             num_warps=4,
             num_stages=min(tiling.num_stages, _SHARED_MEMORY // stage_size),
             launch_pdl=on_gpu,
