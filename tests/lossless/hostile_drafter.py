@@ -19,9 +19,9 @@ class HostileDevice:
         self._rng = random.Random(seed)
         self._exchange = None
 
-    async def attach(self, spec, generation, target_path, drafts_path):
-        self._spec = spec
-        self._exchange = AttachedExchange(spec, generation, target_path, drafts_path)
+    async def attach(self, offer):
+        self._spec = offer.spec
+        self._exchange = AttachedExchange(offer.spec, offer.generation, offer.target_path, offer.drafts_path)
 
     async def draft(self, generation, round_number, slots, num_tokens):
         rng, vocabulary_size = self._rng, self._spec.vocabulary_size

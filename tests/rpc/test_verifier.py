@@ -176,9 +176,9 @@ async def test_it_listens_and_says_loading_before_it_serves(pair, tmp_path, monk
     go_on = asyncio.Event()
     loop, load = asyncio.get_running_loop(), models.load
 
-    def slow_load(config):
+    def slow_load(*args):
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
-        return load(config)
+        return load(*args)
 
     monkeypatch.setattr(models, "load", slow_load)
     config = VerifierConfig(target=str(pair[0]), listen=f"unix:{tmp_path}/verifier.sock", drafter="none")
