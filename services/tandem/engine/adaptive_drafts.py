@@ -18,6 +18,7 @@ SEQUENCE_MEMORY = 30.0
 DRAFTER_WEIGHT = 10.0  # of a drafter's average against a sequence's own rounds
 FIRST_STEP = (10e-3, 0.0, 0.0)  # seconds, of any step: rows cost nothing until they were measured
 FIRST_DRAFTING = (0.0, 1e-3, 0.0)  # seconds, of each draft
+UNLIKE_GAIN = 1.05  # times the tokens a second, from which on sequences are given unlike numbers of drafts
 NUM_TRIALS = 2  # rounds in which every drafter drafts for a new sequence, whoever is believed to be better
 
 
@@ -125,16 +126,32 @@ class AdaptiveDrafts:
                     for several in zip(*ways, strict=True)
                 ]
             )
-        allocations = [
-            allocate(
-                way,
-                self._max_rows,
-                lambda num_rows: self._steps.seconds(num_sequences, num_rows),
-                lambda drafter, count, num_drafts: self._drafters[drafter].seconds(count, num_drafts),
-            )
-            for way in ways
-        ]
+        allocations = [self._allocate(way) for way in ways]
         return max(zip(ways, allocations, strict=True), key=lambda found: found[1].tokens_per_second)
+
+    def _allocate(self, offers: list[Offer]) -> Allocation:
+        """As many drafts for each sequence, unless unlike numbers promise clearly more.
+
+        Sequences with unlike numbers of rows are computed as if all had most of them, which rows alone do not tell.
+        """
+        unlike = allocate(
+            offers,
+            self._max_rows,
+            lambda num_rows: self._steps.seconds(len(offers), num_rows),
+            lambda drafter, count, num_drafts: self._drafters[drafter].seconds(count, num_drafts),
+        )
+        most = max(len(offer.chances) for offer in offers)
+        possible = [found for count in range(most + 1) if (found := self._equal(offers, count))]
+        equal = max(possible, key=lambda found: found.tokens_per_second)
+        return unlike if unlike.tokens_per_second > UNLIKE_GAIN * equal.tokens_per_second else equal
+
+    def _equal(self, offers: list[Offer], count: int) -> Allocation | None:
+        """As many drafts for each sequence as it has a use for, up to `count`; None: too many rows."""
+        counts = [min(count, len(offer.chances)) for offer in offers]
+        if len(offers) + sum(counts) > self._max_rows:
+            return None
+        tokens = len(offers) + sum(expected_tokens(one, number) for one, number in zip(offers, counts, strict=True))
+        return Allocation(counts, tokens, self._seconds(offers, counts))
 
     def _trials(self, candidates: Sequence[Candidate], offers: dict[int, list[Offer]]) -> list[DraftPlan]:
         """Drafts that are not verified: the target's own tokens tell how good they would have been."""
