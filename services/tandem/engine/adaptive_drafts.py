@@ -132,7 +132,7 @@ class AdaptiveDrafts:
     def _allocate(self, offers: list[Offer]) -> Allocation:
         """As many drafts for each sequence, unless unlike numbers promise clearly more.
 
-        Sequences with unlike numbers of rows are computed as if all had most of them, which rows alone do not tell.
+        Attention may pad sequences with unlike numbers of rows to the longest, which their sum does not tell.
         """
         unlike = allocate(
             offers,

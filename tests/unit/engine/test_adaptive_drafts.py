@@ -163,3 +163,24 @@ def test_a_fixed_number_is_what_was_asked_for_from_the_first_drafter_that_is_the
     candidates = [Candidate(1, 4), Candidate(2, 0), Candidate(3, 2)]
     assert FixedDrafts().plan(candidates, [0, 7, 7]) == [DraftPlan(1, 1, 4, 4), DraftPlan(3, 1, 2, 2)]
     assert FixedDrafts().plan(candidates, [0]) == []
+
+
+@pytest.mark.parametrize(("others_right", "is_alike"), [(0.7, True), (0.0, False)])
+def test_sequences_are_given_equal_numbers_unless_unlike_ones_promise_clearly_more(others_right, is_alike):
+    policy = calibrated(lambda sequences, rows: 10 + 1.0 * rows)
+    candidates = [Candidate(number, 4) for number in range(8)]
+    rights = [0.85] * 4 + [others_right] * 4
+    for turn in range(400):
+        plans = policy.plan(candidates, [4])
+        judged = []
+        for plan in plans:
+            # Deterministic chances: draft j of a turn is right for a share of the turns.
+            right = rights[plan.sequence_id]
+            draws = [(turn * 37 + plan.sequence_id * 11 + 53 * j) % 100 < 100 * right for j in range(plan.num_drafts)]
+            num_right = next((j for j, is_right in enumerate(draws) if not is_right), len(draws))
+            judged.append(Judged(plan.sequence_id, 0, num_right, num_right < plan.num_drafts))
+        policy.learn(RoundReport(judged, [Drafting(0, 8, 4, 0.9e-3, True)] if plans else []))
+    settled = [policy.plan(candidates, [4]) for _ in range(20)]
+    counts = [[plan.num_verified for plan in plans] for plans in settled]
+    alike = sum(len(set(numbers)) == 1 and len(numbers) == 8 for numbers in counts)
+    assert (alike > 15) == is_alike

@@ -21,7 +21,7 @@ FIXED = (0, 1, 2, 4, 6)
 ADAPTIVE = "adaptive"
 BATCHES = {1: 4, 4: 2, 16: 1}  # streams at a time -> how often in one turn
 MAX_TOKENS = 64
-NUM_TURNS = 5
+NUM_TURNS = 9
 GOAL = 0.97
 
 
