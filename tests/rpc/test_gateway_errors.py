@@ -271,6 +271,7 @@ async def test_a_verifier_that_is_killed_and_comes_back_to_the_same_socket(open_
                 await client.wait_for_health(NOT_SERVING)
             error, details = await refusal(client.generation.CountTokens(pb.CountTokensRequest(spec=spec())))
             assert (error.code(), details["ErrorInfo"].reason) == (CODES.UNAVAILABLE, "NO_REPLICA")
+            await process.wait()  # its connections may have ended before the socket that it listened on
             async with serving(fake, verifier_address):
                 async with asyncio.timeout(4):
                     await client.wait_for_health(SERVING)
