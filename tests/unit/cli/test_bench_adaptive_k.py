@@ -1,0 +1,18 @@
+"""What adaptive K is compared with."""
+
+import pytest
+
+from tandem.cli.bench.adaptive_k import against_best
+
+
+def test_the_best_of_a_turn_is_chosen_by_the_other_turns() -> None:
+    """K = 1 was lucky in the second turn: there it is not what adaptive K is compared with."""
+    best, ratios = against_best([99.0] * 3, {"K = 1": [90.0, 130.0, 101.0], "K = 2": [100.0] * 3})
+    assert best == "K = 1"
+    assert ratios == pytest.approx([99 / 90, 99 / 100, 99 / 101])
+
+
+def test_a_slower_policy_shows() -> None:
+    """The ratio is to the best, not to the mean of all."""
+    _, ratios = against_best([80.0] * 5, {"K = 0": [50.0] * 5, "K = 4": [100.0] * 5})
+    assert ratios == pytest.approx([0.8] * 5)
