@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tandem.engine.draft_source import Fallback, Wanted
+from tandem.engine.limits import ROUNDS_AHEAD
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.verifier.attachment import Attachment
@@ -31,6 +32,8 @@ AGAIN_SECONDS = 0.2  # a drafter that comes too late after all can undo a releas
 
 class AheadLink(DrafterLink):
     """A `DrafterLink` over a `CudaExchange` that is also an `AheadSource`."""
+
+    max_outstanding = ROUNDS_AHEAD  # the first two rounds are asked for one right after the other
 
     def __init__(
         self, address: str, exchange: "CudaExchange", target_revision: str, timeout_seconds: float, metrics: Metrics

@@ -3,16 +3,17 @@
 The engine's thread asks and waits; the service's event loop dials, sends and receives. Nothing that a drafter does is
 trusted: it costs a round's drafts at worst, or the connection, which is then made anew.
 
-    begin    engine -> loop: one request, only when none is outstanding
+    begin    engine -> loop: one request, unless as many are outstanding as may be
     answer   loop -> engine: what came, by an event that `collect` waits for
     late     the round stays outstanding; until its answer came nobody asks again, and at last the stream is given up
-    stale    an answer to anything but the outstanding round ends the stream: both sides begin anew with `Attach`
+    stale    an answer to anything but the oldest outstanding round ends the stream: both sides begin anew with `Attach`
 """
 
 import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class Round:
 class DrafterLink:
     """A `DraftSource` that is another process. Until `follow` has found one, nobody drafts."""
 
+    max_outstanding = 1  # requests without an answer
+
     def __init__(
         self, address: str, carrier: Carrier, target_revision: str, timeout_seconds: float, metrics: Metrics
     ) -> None:
@@ -81,9 +84,10 @@ class DrafterLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()  # of the next two, which both threads change
         self._attachment: Attachment | None = None
-        self._outstanding: Round | None = None
+        self._outstanding: deque[Round] = deque()  # oldest first
         self._asked: Round | None = None  # what `collect` shall answer
         self._number = 0
+        self._sending: set[asyncio.Future[None]] = set()  # held, or they could vanish on their way
         self._is_closed = False
 
     @property
@@ -93,7 +97,7 @@ class DrafterLink:
         return attachment.info if attachment else None
 
     def begin(self, wanted: Sequence[Wanted]) -> bool:
-        """Sends a request, unless nobody is there or an answer is outstanding."""
+        """Sends a request, unless nobody is there or too many answers are outstanding."""
         self._asked = self._ask(wanted)
         return self._asked is not None
 
@@ -145,7 +149,8 @@ class DrafterLink:
 
     def _ask(self, wanted: Sequence[Wanted]) -> Round | None:
         with self._lock:
-            attachment, late = self._attachment, self._outstanding
+            attachment = self._attachment
+            late = self._outstanding[0] if len(self._outstanding) == self.max_outstanding else None
         if attachment is None or self._is_closed:
             return None
         if late:
@@ -163,7 +168,7 @@ class DrafterLink:
         with self._lock:
             if self._attachment is not attachment:
                 return None  # lost a moment ago
-            self._outstanding = asked
+            self._outstanding.append(asked)
         self._on_loop(self._send, attachment.call, request)
         return asked
 
@@ -184,13 +189,13 @@ class DrafterLink:
             self._metrics.set(names.DRAFTER_ATTACHED, 0, carrier=self._carrier.name)
             with self._lock:
                 self._attachment = None
-                lost, self._outstanding = self._outstanding, None
-            if lost:
-                lost.answer(Fallback.LOST)
+                lost, self._outstanding = self._outstanding, deque()
+            for one in lost:
+                one.answer(Fallback.LOST)
 
     def _take(self, attachment: Attachment, response: pb.DraftResponse) -> None:
         with self._lock:
-            asked, self._outstanding = self._outstanding, None
+            asked = self._outstanding.popleft() if self._outstanding else None
         if asked is None:
             raise BrokenStream("it answered without being asked")
         if (response.generation, response.round) != (asked.request.generation, asked.request.round):
@@ -203,7 +208,9 @@ class DrafterLink:
             asked.answer(response)
 
     def _send(self, call: Call, request: pb.DraftRequest) -> None:
-        self._sending = asyncio.ensure_future(_write(call, request))  # held, or it could vanish on its way
+        sending = asyncio.ensure_future(_write(call, request, tuple(self._sending)))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
 
     def _fall_back(self, fallback: Fallback) -> Drafts:
         self._log.add(fallback)
@@ -233,7 +240,10 @@ async def _read(call: Call) -> pb.DraftResponse:
     return response
 
 
-async def _write(call: Call, request: pb.DraftRequest) -> None:
+async def _write(call: Call, request: pb.DraftRequest, before: Sequence[asyncio.Future[None]]) -> None:
+    """Sends a request, once those before it are sent."""
+    if before:
+        await asyncio.wait(before)
     with suppress(grpc.aio.AioRpcError, asyncio.CancelledError, asyncio.InvalidStateError):  # the reader notices it too
         await call.write(request)
 
