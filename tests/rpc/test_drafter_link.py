@@ -171,7 +171,7 @@ async def test_a_late_answer_costs_rounds_until_it_comes(address, link, metrics)
         assert metrics.value(names.SPEC_FALLBACKS, reason="late") == 3
         assert len(fake.rounds) == 1, "nothing is asked for while an answer is outstanding"
         fake.go_on.set()
-        await until(lambda: link._outstanding is None)
+        await until(lambda: not link._outstanding)
         assert await play_round(link, (5,), 2) == drafts((5,), 2)
         assert len(fake.attached) == 1
 
