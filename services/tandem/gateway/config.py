@@ -14,7 +14,14 @@ class GatewayConfig:
         help="the target's checkpoint, for its tokenizer and chat template: a folder, or ORGANISATION/NAME@COMMIT"
     )
     listen: str = option("127.0.0.1:8700", help="HOST:PORT or unix:/PATH to serve on; port 0 takes a free one")
-    verifier: str = option(default_socket("verifier"), help="address of the verifier: unix:/PATH or HOST:PORT")
+    verifier: str = option(
+        default_socket("verifier"),
+        help="verifiers, with commas between them: unix:/PATH, HOST:PORT, or dns:HOST:PORT for all addresses of HOST",
+    )
+    verifier_refresh_seconds: float = option(5.0, help="time until the names of dns: verifiers are looked up again")
+    resume_seconds: float = option(
+        30.0, help="time to find another verifier for a text whose own was lost, where there are several"
+    )
     model_name: str = option("", help="name that clients use; empty: the verifier's")
     api_keys_file: str | None = option(None, help="file with one API key a line, # for comments; none: open to all")
     requests_per_minute: int = option(0, help="most requests of one API key a minute, 0 for no limit")
