@@ -72,6 +72,7 @@ class Client:
     """A gateway and a channel to it."""
 
     def __init__(self, gateway, channel):
+        self.gateway = gateway
         self.server = gateway.server
         self.address = gateway.address
         self.channel = channel

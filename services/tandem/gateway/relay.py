@@ -11,7 +11,6 @@ from tandem.gateway.text_so_far import TextSoFar
 from tandem.gateway.verifier_link import VerifierLink
 from tandem.gateway.verifier_pool import VerifierPool
 from tandem.internal.v1 import verifier_service_pb2
-from tandem.rpc.request_id import current_request_id
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.v1 import model_service_pb2
@@ -105,8 +104,7 @@ class Relay:
                 raise error
             await asyncio.sleep(RETRY_SECONDS)
             self._refused_by.clear()
-        request_id, num_tokens = current_request_id(), self._text.num_tokens
-        logger.info("request %s goes on at %s after %d tokens: %s", request_id, link.address, num_tokens, error)
+        logger.info("goes on at %s after %d tokens: %s", link.address, self._text.num_tokens, error)
         if self._text.has_started:
             self._metrics.count(names.RESUMED_STREAMS, reason=error.reason)
         return link

@@ -37,7 +37,7 @@ class VerifierAddresses:
         """All addresses now. A name that cannot be looked up means what it meant before: its verifiers may be well."""
         for host, port in self._found:
             try:
-                answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                answers = await asyncio.to_thread(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
             except OSError as error:
                 logger.warning("cannot look up %s: %s", host, error)
                 continue

@@ -43,6 +43,7 @@ class VerifierLink:
         self.workload = Workload()
         self.prefixes = PrefixMemory()
         self.ejection = Ejection()
+        self._said = ""
 
     async def watch(self, on_change: Callable[[], None]) -> None:
         """Follows the verifier's health for as long as it runs.
@@ -58,13 +59,13 @@ class VerifierLink:
                     self.is_connected = True
                     if response.status == health_pb2.HealthCheckResponse.SERVING:
                         self.model = await self._describe()
-                        logger.info("verifier at %s serves %s", self.address, self.model.name)
+                        self._say(logging.INFO, f"serves {self.model.name}")
                     else:
-                        logger.info("verifier at %s does not serve now", self.address)
+                        self._say(logging.INFO, "does not serve now")
                         self.model = None
                     on_change()
             except grpc.aio.AioRpcError as error:
-                logger.warning("verifier at %s lost: %s %s", self.address, error.code().name, error.details())
+                self._say(logging.WARNING, f"lost: {error.code().name} {error.details()}")
             finally:
                 watching.cancel()
                 self.model, self.is_connected = None, False
@@ -116,6 +117,12 @@ class VerifierLink:
                 raise error from None
             finally:
                 call.cancel()
+
+    def _say(self, level: int, news: str) -> None:
+        """Logs what is news: a verifier that is about to stop ends every watch, after saying the same."""
+        if news != self._said:
+            logger.log(level, "verifier at %s %s", self.address, news)
+            self._said = news
 
     async def _describe(self) -> model_service_pb2.Model:
         response = await self._verifier.DescribeModel(
