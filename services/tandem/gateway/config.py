@@ -22,7 +22,9 @@ class GatewayConfig:
     listen: str = option("127.0.0.1:8700", help="HOST:PORT or unix:/PATH to serve on; port 0 takes a free one")
     verifier: str = option(default_socket("verifier"), help="address of the verifier: unix:/PATH or HOST:PORT")
     model_name: str = option("", help="name that clients use; empty: the verifier's")
-    verifier_ca_file: str = option("", help="authorities (PEM) that the verifiers' certificates come from; empty: no TLS")
+    verifier_ca_file: str = option(
+        "", help="authorities (PEM) that the verifiers' certificates come from; empty: no TLS"
+    )
     verifier_certificate_file: str = option("", help="certificate chain (PEM) that verifiers are shown")
     verifier_key_file: str = option("", help="key (PEM) of that certificate")
     verifier_tls_name: str = option("", help="name in the verifiers' certificates; empty: the host of their address")
@@ -31,8 +33,9 @@ class GatewayConfig:
     tls_key_file: str = option("", help="key (PEM) of that certificate")
     tls_client_ca_file: str = option("", help="authorities (PEM) of client certificates, then required; empty: none")
     api_keys_file: str | None = option(
-        None, help="file with one API key a line, or its sha256:HEX, # for comments; read again when it changes; none: "
-        "open to all"
+        None,
+        help="file with one API key a line, or its sha256:HEX, # for comments; read again when it changes; none: "
+        "open to all",
     )
     requests_per_minute: int = option(0, help="most requests of one API key a minute, 0 for no limit")
     tokens_per_minute: int = option(0, help="most tokens, prompts and outputs, of one API key a minute, 0 for no limit")

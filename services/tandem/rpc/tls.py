@@ -110,9 +110,7 @@ class ClientTls:
     server_name: str  # that the certificate must be for; empty: the host of the address
 
     @classmethod
-    def from_options(
-        cls, ca_file: str, certificate_file: str, key_file: str, server_name: str
-    ) -> "ClientTls | None":
+    def from_options(cls, ca_file: str, certificate_file: str, key_file: str, server_name: str) -> "ClientTls | None":
         """None where no file is named.
 
         Raises:

@@ -97,8 +97,8 @@ class VerifierConfig:
         is_mutual = self.tls is not None and bool(self.tls.client_ca_file)
         _require(
             is_local(self.listen) or is_mutual or self.trust_network,
-            f"--listen {self.listen} can be reached from other machines: give --tls-certificate-file, --tls-key-file and "
-            "--tls-client-ca-file, or --trust-network where only gateways reach it",
+            f"--listen {self.listen} can be reached from other machines: give --tls-client-ca-file with a "
+            "certificate and key, or --trust-network where only gateways reach it",
         )
 
     @property
