@@ -20,7 +20,8 @@ from tandem.rpc.channel import open_channel
 from tandem.rpc.conversion import RequestDefaults, resolve_request
 from tandem.rpc.errors import STATUS_DETAILS_KEY
 from tandem.rpc.server import RpcServer
-from tandem.rpc.tls import ClientTls, ServerTls
+from tandem.rpc.tls import server_credentials
+from tandem.rpc.tls_files import ClientTls, ServerTls
 from tandem.v1 import generation_service_pb2 as pb
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2, types_pb2
 from tandem.verifier.config import VerifierConfig
@@ -174,7 +175,7 @@ async def test_public_mutual_tls_needs_a_client_certificate(open_client, verifie
 def test_files_that_cannot_be_served_with(server_pair, client_pair, tmp_path):
     for files in ((server_pair[0], client_pair[1], ""), (server_pair[0], "/nowhere", ""), (*server_pair, "/nowhere")):
         with pytest.raises(ConfigError, match="cannot serve TLS"):
-            ServerTls(*files).credentials()
+            server_credentials(ServerTls(*files))
     with pytest.raises(ConfigError, match="go together"):
         GatewayConfig("x", tls_key_file="only")
     with pytest.raises(ConfigError, match="verifier-ca-file"):
@@ -253,7 +254,7 @@ async def test_each_key_has_its_own_streams_and_tokens(open_client, verifier, fa
         await client.wait_for_health(SERVING)
         call = client.generation.StreamGenerate(request, metadata=one)
         num_tokens = (await call.read()).started.num_prompt_tokens + 20
-        error, details = await refusal(client.generation.StreamGenerate(request, metadata=one))
+        error, details = await refusal(client.generation.StreamGenerate(request, metadata=one, timeout=5))
         assert (error.code(), details["ErrorInfo"].reason) == (CODES.RESOURCE_EXHAUSTED, "RATE_LIMITED")
         assert "at a time" in error.details() and details["RetryInfo"].retry_delay.ToMilliseconds() == 1000
         other = client.generation.StreamGenerate(request, metadata=two)

@@ -3,7 +3,8 @@
 import grpc
 
 from tandem.rpc.addresses import socket_path
-from tandem.rpc.tls import ClientTls
+from tandem.rpc.tls import client_credentials
+from tandem.rpc.tls_files import ClientTls
 
 # Prompts go up and log-probabilities come down these channels: more than a public client may send at once.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -47,5 +48,5 @@ def open_channel(
     elif tls:
         if tls.server_name:
             options.append(("grpc.ssl_target_name_override", tls.server_name))
-        return grpc.aio.secure_channel(address, tls.credentials(), options=options)
+        return grpc.aio.secure_channel(address, client_credentials(tls), options=options)
     return grpc.aio.insecure_channel(address, options=options)

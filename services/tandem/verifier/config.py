@@ -7,7 +7,7 @@ from tandem.core.config import option
 from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.core.errors import ConfigError
 from tandem.rpc.addresses import UNIX_PREFIX, default_socket, is_local
-from tandem.rpc.tls import ServerTls
+from tandem.rpc.tls_files import ServerTls
 
 IN_PROCESS = "inprocess"
 NO_DRAFTER = "none"
