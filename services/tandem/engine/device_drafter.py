@@ -110,8 +110,8 @@ class DeviceDrafter:
             token_ids = sample(self._suppress(scores), sampling.at(positions + step + 1), scores.token_ids)
             self.drafts[slots, step] = token_ids
 
-    def _suppress(self, scores: DraftScores) -> torch.Tensor:  # [B, C] float32
-        logits = scores.logits.float()
+    def _suppress(self, scores: DraftScores) -> torch.Tensor:  # [B, C]
+        logits = scores.logits
         if not len(self._suppressed):
             return logits
         if scores.token_ids is None:

@@ -88,7 +88,9 @@ class RoundLoop:
             {output.sequence_id: output.token_ids for output in outputs},
             StepTaken(len(step), sum(scheduled.num_rows for scheduled in step), seconds) if is_decode else None,
         )
-        if not (self.ahead and self.ahead.is_possible()):
+        # Rounds that run ahead draft for themselves. Until they can, prompts go first: their steps are full of rows,
+        # and would wait for the drafts.
+        if self.ahead is None or not (self.ahead.is_possible() or self.scheduler.has_prompts()):
             self.speculation.ask()
 
     def end(self, sequence: Sequence, reason: FinishReason) -> SequenceOutput:

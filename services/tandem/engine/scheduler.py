@@ -77,6 +77,10 @@ class Scheduler:
         """Whether the first waiting sequence could begin now."""
         return self._shared_by_next() is not None
 
+    def has_prompts(self) -> bool:
+        """Whether the next step computes a prompt, or a part of one."""
+        return any(not sequence.is_decoding for sequence in self._running) or self.can_admit()
+
     def add(self, sequence: Sequence) -> None:
         """Puts a sequence at the end of the queue."""
         self._waiting.append(sequence)

@@ -33,8 +33,8 @@ def is_last(counter):
 
 @triton.jit
 def ordered_bits(values):
-    """float32 -> int32 that compares as the float does; -0 as 0."""
-    bits = (values + 0.0).to(tl.int32, bitcast=True)
+    """float32, or numbers of 16 bits -> int32 that compares as the float does; -0 as 0."""
+    bits = (values.to(tl.float32) + 0.0).to(tl.int32, bitcast=True)
     return bits ^ ((bits >> 31) & INT32_MAX)
 
 

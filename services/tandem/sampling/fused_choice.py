@@ -24,11 +24,11 @@ _NUM_PROGRAMS = 2048  # enough to fill a GPU
 
 
 def fused_sample(
-    logits: torch.Tensor,  # [R, V] float32
+    logits: torch.Tensor,  # [R, V] float32 or bfloat16
     rows: SamplingRows,
 ) -> torch.Tensor:  # [R] int64
     """As `sampler.sample`. What the host knows of the batch saves launches, and is not needed."""
-    assert logits.dtype == torch.float32 and logits.stride(1) == 1
+    assert logits.dtype in (torch.float32, torch.bfloat16) and logits.stride(1) == 1
     num_rows, vocab_size = logits.shape
     num_blocks = triton.cdiv(vocab_size, _BLOCK)
     token_ids = torch.empty(num_rows, dtype=torch.int64, device=logits.device)

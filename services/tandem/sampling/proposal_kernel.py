@@ -61,7 +61,7 @@ def _search(
         may_win = least_loss + MAX_NOISE >= score
         if (greatest >= ordered_of(bound)) & (has_mass | may_win):
             ids = tile * TILE + tl.arange(0, TILE)
-            values = tl.load(logits + ids, mask=ids < vocab_size, other=0.0)
+            values = tl.load(logits + ids, mask=ids < vocab_size, other=0.0).to(tl.float32)
             ordered = ordered_bits(values)
             keys = key_of(ordered, ids)
             is_above = (keys > bound) & (ids < vocab_size)
@@ -93,7 +93,7 @@ def _is_left(key, above, total, best_key, temperature, top_p, min_p):
 
 @triton.jit
 def propose(
-    logits,  # [R, V] float32
+    logits,  # [R, V] float32 or bfloat16
     row_stride,
     temperature,  # [R] float64
     top_k,  # [R] int64
@@ -157,7 +157,7 @@ def propose(
 
 @triton.jit
 def settle(
-    logits,  # [R, V] float32
+    logits,  # [R, V] float32 or bfloat16
     row_stride,
     temperature,  # [R] float64
     top_k,  # [R] int64

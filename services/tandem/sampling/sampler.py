@@ -14,7 +14,7 @@ from tandem.sampling.rows import SamplingRows
 
 
 def sample(
-    logits: torch.Tensor,  # [R, V] float32, after penalties and bias; or [R, C], of a few tokens
+    logits: torch.Tensor,  # [R, V] float32 or bfloat16, after penalties and bias; or [R, C], of a few tokens
     rows: SamplingRows,
     token_ids: torch.Tensor | None = None,  # [R, C] int64, which tokens those are; None: the vocabulary
 ) -> torch.Tensor:  # [R] int64
@@ -23,12 +23,12 @@ def sample(
     A row's result depends on nothing but that row, and not on the order of its tokens. Does not wait for the device.
     """
     if token_ids is not None:
-        return _sample_candidates(logits, rows, token_ids)
+        return _sample_candidates(logits.float(), rows, token_ids)
     if logits.is_cuda:
         from tandem.sampling.fused_choice import fused_sample
 
         return fused_sample(logits, rows)
-    return plain_sample(logits, rows)
+    return plain_sample(logits.float(), rows)
 
 
 def plain_sample(

@@ -32,7 +32,7 @@ from tandem.sampling.choice_kernel import (
 
 @triton.jit
 def survey(
-    logits,  # [R, V] float32
+    logits,  # [R, V] float32 or bfloat16
     row_stride,
     top_k,  # [R] int64
     maxima,  # [R, num_blocks] int32, written: ordered bits of each block's maximum
@@ -98,7 +98,7 @@ def _floor(maxima, is_block, best, num_blocks, count):
 
 @triton.jit
 def gather(
-    logits,  # [R, V] float32
+    logits,  # [R, V] float32 or bfloat16
     row_stride,
     temperature,  # [R] float64
     top_k,  # [R] int64

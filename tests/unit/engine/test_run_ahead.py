@@ -17,6 +17,7 @@ from tandem.engine.device_drafter import DeviceDrafter
 from tandem.engine.draft_source import DrafterInfo, Drafts
 from tandem.engine.in_process_ahead import InProcessAhead
 from tandem.engine.run_ahead import RunAhead
+from tandem.engine.scheduler import Scheduler
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tests.engines import new_sequence, running
 
@@ -196,3 +197,23 @@ def test_drafts_that_do_not_come_cannot_stand(device_target, plain):
 
     with running(device_target, Absent, judge=lambda own, drafts, counts: counts, **LIMITS) as under_test:
         assert under_test.generate(sequences(7)) == plain[0.0]
+
+
+def test_who_decodes_waits_for_no_drafts_while_prompts_are_computed(pair, device_target, monkeypatch):
+    """Drafts that the host asks for come only in steps without prompts: here, where a text tells log-probabilities."""
+    steps = []
+    schedule = Scheduler.schedule
+
+    def watched(self, drafts):
+        step = schedule(self, drafts)
+        steps.append((any(not one.sequence.is_decoding for one in step), sum(map(len, drafts.values()))))
+        return step
+
+    monkeypatch.setattr(Scheduler, "schedule", watched)
+    with running(device_target, honest(pair, device_target), **LIMITS, max_step_tokens=24) as under_test:
+        under_test.generate(sequences(7))
+        told = new_sequence(9, [5, 6], 12, 7, output=OutputParams(logprobs=True))
+        under_test.generate([told])
+    with_prompts = [drafts for has_prompt, drafts in steps if has_prompt]
+    assert len(with_prompts) > 5 and not any(with_prompts)
+    assert any(drafts for has_prompt, drafts in steps if not has_prompt)

@@ -13,6 +13,7 @@ from tandem.models.gemma4.layers import DecoderLayer, LayerInputs
 from tandem.models.gemma4.norm import RmsNorm
 from tandem.models.gemma4.norm_kernel import norm_rows
 from tandem.models.gemma4.presets import DRAFTERS, TARGETS
+from tandem.models.gemma4.softcap_kernel import cap_rows
 
 CPU = torch.device("cpu")
 HIDDEN_SIZE = 48
@@ -45,6 +46,14 @@ def test_an_activation():
     product = random(3, 2 * 1500) * 3
     gate, up = product.chunk(2, -1)
     torch.testing.assert_close(gate_rows(product), F.gelu(gate, approximate="tanh") * up)
+
+
+def test_a_softcap():
+    """From logits that all but vanish to those that the cap is."""
+    product = torch.cat([sign * torch.logspace(-6, 3, 2500) for sign in (-1, 1)]).repeat(2, 1)
+    expected = 30.0 * torch.tanh(product.double() / 30.0)
+    torch.testing.assert_close(cap_rows(product, 30.0).double(), expected, rtol=1e-6, atol=0.0)
+    assert cap_rows(product[:0], 30.0).shape == (0, 5000)
 
 
 def small(fields):

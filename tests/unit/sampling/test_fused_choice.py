@@ -57,6 +57,14 @@ def test_the_tokens_of_plain_torch(shape: str, vocab_size: int) -> None:
     assert fused_sample(logits, rows).tolist() == expected
 
 
+def test_logits_of_16_bits() -> None:
+    """Are read as they are: the same tokens as of the same numbers in 32 bits."""
+    chance = random.Random(0)
+    pairs = [(random_params(chance, 120), position) for position in range(12)]
+    logits, rows = random_logits("flat", len(pairs), 120).bfloat16(), SamplingRows.from_params(pairs)
+    assert fused_sample(logits, rows).tolist() == plain_sample(logits.float(), rows).tolist()
+
+
 def test_many_candidates() -> None:
     """More than are sorted at once as a rule, all of them tied."""
     logits = torch.zeros(1, 200)

@@ -2,144 +2,166 @@
 
 A step of few rows waits for the weights, so half the bytes are half the time, and nothing is lost by leaving the rows
 in 16 bits. Outputs are the rows of each tile and the step's rows its columns: the tensor cores want at least 64 rows
-and are content with 8 columns.
+and are content with 8 columns. Several blocks of weights are on their way to each program, and kernels overlap
+(programmatic dependent launch), as in `skinny_kernel`.
 
 Rows are batch-invariant: the inner dimension is cut into splits that depend on the matrix alone, each is summed in one
 order, and their sums are added from the first to the last. Splits are computed side by side, so that a narrow matrix
 fills the GPU too, and whoever finishes a tile last adds them up.
-
-Measured on an H100 at the sizes of 31B, in microseconds for the products of a layer: at 8 rows cuBLAS takes 352 in
-bfloat16. With the operands the other way round, Triton uses older instructions for up to 32 rows, which take 194, but
-round otherwise than those that more rows need. torch's scaled product is the fastest from 64 rows on (234 at 64), but
-rounds rows to 8 bits.
 """
 
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-_WANTED_TILES = 250  # times splits: nearly two a multiprocessor of an H100. More make the adding-up dear
-_MOST_SPLITS = 8
-_MOST_ROWS = 256  # that are computed side by side where there are several splits: bounds their sums
-_BLOCK_INNER = 128
-_LEAST_OUTPUTS, _LEAST_ROWS = 64, 16  # of a tile
+ALIGNMENT = 16  # bytes, of where a row of weights begins
+_NUM_MULTIPROCESSORS = 132
+_MAX_SPLITS = 8
+_SPLIT_UNIT = 256  # of the inner dimension: every block's size divides it
+_MAX_ROWS = 256  # that are computed at a time, and in float32, which needs the same tile for all:
+_MAX_WIDE_ROWS = 16
+_MIN_BLOCK_ROWS = 16
+_BLOCK_OUT = 64  # outputs whose number decides about splits
+_LINE = 128  # weights of 8 bits in a line of the cache
+_NUM_EARLY_LINES = 8
+_SHARED_MEMORY = 220 << 10  # bytes that a program can have for its blocks
+_MAX_STAGES = 5
 
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _product(
-    rows,  # [T, in_features]
-    weights,  # [out_features, in_features] float8
+    weights,  # descriptor of [out_features, in_features] float8
+    memory,  # where they begin
+    rows,  # descriptor of [num_rows, in_features]
     scales,  # [out_features] float32
-    output,  # [T, out_features]
-    sums,  # [num_splits, T, out_features] float32, where there are several splits
-    arrivals,  # [tiles] int32: zeros, and zeros again when done
+    output,  # [num_rows, out_features]
+    partials,  # [num_splits, num_rows, out_features] float32, where there are several splits
+    arrivals,  # [tiles] int32: how many parts of each have ended; zeros between products
     num_rows,
     out_features,
     in_features,
-    split_size,  # of the inner dimension, a multiple of BLOCK_INNER
-    IS_SPLIT: tl.constexpr,  # whether there are several
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr,
-    BLOCK_INNER: tl.constexpr,
+    split_size,  # of the inner dimension, a multiple of BLOCK_IN
+    NUM_SPLITS: tl.constexpr,
+    BLOCK_OUT: tl.constexpr,
+    BLOCK_IN: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,  # at least num_rows
+    NUM_EARLY_LINES: tl.constexpr,  # of each output's weights; 0 where kernels do not overlap
+    LINE: tl.constexpr,
 ):
-    """One tile of outputs and rows over one split."""
-    row = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    column = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    is_row, is_column = row < num_rows, column < out_features
-    place = tl.arange(0, BLOCK_INNER)
-    weight_at = weights + column[:, None].to(tl.int64) * in_features + place[None, :]
-    row_at = rows + row[None, :].to(tl.int64) * in_features + place[:, None]
-    split = tl.program_id(2)
-    total = tl.zeros((BLOCK_OUTPUTS, BLOCK_ROWS), tl.float32)
-    for inner in range(split * split_size, tl.minimum((split + 1) * split_size, in_features), BLOCK_INNER):
-        is_inner = inner + place < in_features
-        w = tl.load(weight_at + inner, mask=is_column[:, None] & is_inner[None, :], other=0.0)
-        x = tl.load(row_at + inner, mask=is_row[None, :] & is_inner[:, None], other=0.0)
+    """One tile of outputs, over one part of the inner dimension."""
+    tile, part = tl.program_id(0), tl.program_id(1)
+    outs = tile * BLOCK_OUT + tl.arange(0, BLOCK_OUT)
+    start = part * split_size
+    stop = tl.minimum(start + split_size, in_features)
+    if NUM_EARLY_LINES > 0:
+        # Weights depend on no kernel before this one: the first are on their way to the cache while that one ends.
+        lines = outs[:, None].to(tl.int64) * in_features + start + LINE * tl.arange(0, NUM_EARLY_LINES)[None, :]
+        lines = memory + tl.minimum(lines, tl.cast(out_features, tl.int64) * in_features - 1)
+        tl.inline_asm_elementwise(
+            "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
+        )
+        tl.extra.cuda.gdc_wait()
+    sums = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
+    for inner in range(start, stop, BLOCK_IN):
+        x = rows.load([0, inner])
         # By way of float32: straight to bfloat16 is a slow instruction.
-        total = tl.dot(w.to(tl.float32).to(x.dtype), x, total, input_precision="ieee")
-    is_output = is_column[:, None] & is_row[None, :]
-    at = row[None, :].to(tl.int64) * out_features + column[:, None]
-    if IS_SPLIT:
-        part = num_rows.to(tl.int64) * out_features
-        tl.store(sums + split * part + at, total, mask=is_output)
+        block = weights.load([tile * BLOCK_OUT, inner]).to(tl.float32).to(x.dtype)
+        sums = tl.dot(block, x.T, sums, input_precision="ieee")
+    if NUM_EARLY_LINES > 0:
+        tl.extra.cuda.gdc_launch_dependents()
+    product = sums.T
+    scale = tl.load(scales + outs, mask=outs < out_features, other=0.0)[None, :]
+    places = tl.arange(0, BLOCK_ROWS)
+    cells = places[:, None] * out_features + outs[None, :]
+    mask = (places < num_rows)[:, None] & (outs < out_features)[None, :]
+    if NUM_SPLITS == 1:
+        tl.store(output + cells, (product * scale).to(output.dtype.element_ty), mask=mask)
+    else:
+        size = num_rows * out_features
+        tl.store(partials + part * size + cells, product, mask=mask)
         tl.debug_barrier()
-        tile = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-        num_splits = tl.num_programs(2)
-        if tl.atomic_add(arrivals + tile, 1, sem="acq_rel") < num_splits - 1:
-            return
-        tl.store(arrivals + tile, 0)
-        total = tl.load(sums + at, mask=is_output, other=0.0, cache_modifier=".cg")
-        for other in range(1, num_splits):
-            total += tl.load(sums + other * part + at, mask=is_output, other=0.0, cache_modifier=".cg")
-    scale = tl.load(scales + column, mask=is_column, other=0.0)
-    tl.store(output + at, (total * scale[:, None]).to(output.dtype.element_ty), mask=is_output)
+        if tl.atomic_add(arrivals + tile, 1, sem="acq_rel") == NUM_SPLITS - 1:
+            product = tl.zeros((BLOCK_ROWS, BLOCK_OUT), tl.float32)
+            for other in tl.static_range(NUM_SPLITS):
+                product += tl.load(partials + other * size + cells, mask=mask, other=0.0, cache_modifier=".cg")
+            tl.store(output + cells, (product * scale).to(output.dtype.element_ty), mask=mask)
+            tl.store(arrivals + tile, 0)
 
 
 def arrivals_for(out_features: int, device: torch.device) -> torch.Tensor:  # [tiles] int32
     """What `multiply` counts in: one for each matrix, since calls with one must follow each other."""
-    most_tiles = triton.cdiv(out_features, _LEAST_OUTPUTS) * triton.cdiv(_MOST_ROWS, _LEAST_ROWS)
-    return torch.zeros(most_tiles, dtype=torch.int32, device=device)
+    return torch.zeros(triton.cdiv(out_features, _BLOCK_OUT), dtype=torch.int32, device=device)
 
 
 def multiply(
     rows: torch.Tensor,  # [T, in_features]
-    weights: torch.Tensor,  # [out_features, in_features] float8
+    weights: torch.Tensor,  # [out_features, in_features] float8, each row of them ALIGNMENT bytes or a multiple
     scales: torch.Tensor,  # [out_features] float32
     arrivals: torch.Tensor,  # [tiles] int32, from `arrivals_for`
 ) -> torch.Tensor:  # [T, out_features]
     """`rows @ weights.t() * scales`, summed in float32."""
     assert rows.is_contiguous() and weights.is_contiguous()
     output = rows.new_empty(len(rows), len(weights))
-    num_splits, split_size = _splits(*weights.shape)
-    num_together = _MOST_ROWS if num_splits > 1 else max(1, len(rows))
-    for some, results in zip(rows.split(num_together), output.split(num_together), strict=True):
-        _launch(some, weights, scales, results, arrivals, num_splits, split_size)
+    most = _MAX_WIDE_ROWS if rows.dtype == torch.float32 else _MAX_ROWS
+    for some, results in zip(rows.split(most), output.split(most), strict=True):
+        if len(some):
+            _launch(some, weights, scales, results, arrivals)
     return output
 
 
+def splits_of(out_features: int, in_features: int) -> tuple[int, int]:
+    """How many parts the inner dimension is cut into, and their size.
+
+    Two programs for each multiprocessor where there are not nearly as many tiles, since one cannot keep it busy.
+    """
+    num_units = triton.cdiv(in_features, _SPLIT_UNIT)
+    wanted = max(1, 2 * _NUM_MULTIPROCESSORS // triton.cdiv(out_features, _BLOCK_OUT))
+    units = triton.cdiv(num_units, min(wanted, _MAX_SPLITS, num_units))
+    return triton.cdiv(num_units, units), units * _SPLIT_UNIT
+
+
 def _launch(
-    rows: torch.Tensor,  # [T, in_features]
+    rows: torch.Tensor,  # [T, in_features], _MAX_ROWS at most
     weights: torch.Tensor,  # [out_features, in_features]
     scales: torch.Tensor,  # [out_features]
     output: torch.Tensor,  # [T, out_features], to be written
     arrivals: torch.Tensor,  # [tiles]
-    num_splits: int,
-    split_size: int,
 ) -> None:
     (num_rows, in_features), out_features = rows.shape, weights.shape[0]
-    is_split = num_splits > 1
-    sums = rows.new_empty((num_splits, num_rows, out_features) if is_split else 1, dtype=torch.float32)
-    tile = _tile(num_rows, rows.dtype)
-    grid = triton.cdiv(out_features, tile["BLOCK_OUTPUTS"]), triton.cdiv(num_rows, tile["BLOCK_ROWS"]), num_splits
-    _product[grid](
-        rows,
+    num_splits, split_size = splits_of(out_features, in_features)
+    block_rows = max(triton.next_power_of_2(num_rows), _MIN_BLOCK_ROWS)
+    block_out, block_in, num_warps = _tile(block_rows, rows.dtype)
+    stage_size = block_in * (block_out * weights.itemsize + block_rows * rows.itemsize)
+    is_overlapping = rows.is_cuda and torch.cuda.get_device_capability(rows.device) >= (9, 0)
+    _product[triton.cdiv(out_features, block_out), num_splits](
+        TensorDescriptor.from_tensor(weights, [block_out, block_in]),
         weights,
+        TensorDescriptor.from_tensor(rows, [block_rows, block_in]),
         scales,
         output,
-        sums,
+        rows.new_empty((num_splits, num_rows, out_features) if num_splits > 1 else 1, dtype=torch.float32),
         arrivals,
         num_rows,
         out_features,
         in_features,
         split_size,
-        IS_SPLIT=is_split,
-        **tile,
+        num_splits,
+        block_out,
+        block_in,
+        block_rows,
+        _NUM_EARLY_LINES if is_overlapping else 0,
+        _LINE,
+        num_warps=num_warps,
+        num_stages=min(_MAX_STAGES, _SHARED_MEMORY // stage_size),
+        launch_pdl=is_overlapping,
     )
 
 
-def _splits(out_features: int, in_features: int) -> tuple[int, int]:
-    """How many, and their size."""
-    num_blocks = triton.cdiv(in_features, _BLOCK_INNER)
-    wanted = triton.cdiv(_WANTED_TILES, triton.cdiv(out_features, _LEAST_OUTPUTS))
-    size = triton.cdiv(num_blocks, min(wanted, _MOST_SPLITS, num_blocks))
-    return triton.cdiv(num_blocks, size), size * _BLOCK_INNER
-
-
-def _tile(num_rows: int, dtype: torch.dtype) -> dict[str, int]:
-    """The shape of a program's tile, and how it is run. None of it reaches the order of a sum."""
+def _tile(block_rows: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Outputs of a program, inner dimension of one step of it, warps. None of it reaches the order of a sum."""
     if dtype == torch.float32:
-        return {"BLOCK_OUTPUTS": 64, "BLOCK_ROWS": 16, "BLOCK_INNER": 64, "num_stages": 2, "num_warps": 4}
-    block_rows = min(max(triton.next_power_of_2(num_rows), _LEAST_ROWS), _MOST_ROWS)
+        return 64, 32, 4
     if block_rows <= 64:
-        return {"BLOCK_OUTPUTS": 64, "BLOCK_ROWS": block_rows, "BLOCK_INNER": 128, "num_stages": 4, "num_warps": 4}
-    return {"BLOCK_OUTPUTS": 128, "BLOCK_ROWS": block_rows, "BLOCK_INNER": 64, "num_stages": 4, "num_warps": 8}
+        return 64, 256, 4
+    return (64, 128, 4) if block_rows <= 128 else (128, 64, 8)

@@ -71,8 +71,9 @@ def _product_for(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """The product that the matrix' device has."""
     if matrix.device.type == "cuda":
-        from tandem.models.gemma4.fp8_kernel import arrivals_for, multiply  # needs Triton, which a CPU does without
+        from tandem.models.gemma4 import fp8_kernel  # needs Triton, which a CPU does without
 
-        arrivals = arrivals_for(len(scales), scales.device)
-        return lambda rows: multiply(rows, matrix.t(), scales, arrivals)
+        if len(matrix) % fp8_kernel.ALIGNMENT == 0:
+            arrivals = fp8_kernel.arrivals_for(len(scales), scales.device)
+            return lambda rows: fp8_kernel.multiply(rows, matrix.t(), scales, arrivals)
     return lambda rows: torch.mm(rows, matrix.to(rows.dtype)).mul_(scales)

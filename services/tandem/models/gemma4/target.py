@@ -130,6 +130,14 @@ class Gemma4Target:
         num_rows = hidden.shape[0]
         if num_rows == 1:  # one row alone would round differently
             hidden = hidden.expand(2, -1)
-        logits = self._head(hidden)[:num_rows].float()
+        product = self._head(hidden)[:num_rows]
         softcap = self.config.final_logit_softcapping
-        return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+        return product.float() if softcap is None else _capped(product, softcap)
+
+
+def _capped(product: torch.Tensor, cap: float) -> torch.Tensor:  # [R, V] -> [R, V] float32
+    if product.device.type == "cuda":
+        from tandem.models.gemma4.softcap_kernel import cap_rows  # needs Triton, which a CPU does without
+
+        return cap_rows(product, cap)
+    return product.float().div_(cap).tanh_().mul_(cap)
