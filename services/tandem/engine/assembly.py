@@ -47,7 +47,7 @@ def make_storage(
         return shared[layer_id] if layer_id in shared else torch.zeros(shape, dtype=dtype, device=device)
 
     return KvStorage(
-        target.kv_groups,
+        target.stored_groups,
         limits.stored_blocks(target.config),
         limits.block_size,
         dtype,
