@@ -69,7 +69,7 @@ def _steps() -> Iterator[Sequence[int]]:
         yield numbers
 
 
-def _read(count: int) -> array.array[int]:
+def _read(count: int) -> "array.array[int]":
     """So many numbers from stdin; none where it ends before."""
     numbers = array.array(NUMBER)
     data = sys.stdin.buffer.read(count * numbers.itemsize)

@@ -78,7 +78,7 @@ class Gemma4Target:
             else Linear.of(embedding.t())
         )
         self._ranks = ranks
-        # What steps are planned by. A KV head that several ranks hold counts once for each: so many query heads read it.
+        # What steps are planned by: a KV head that several ranks hold counts for each, with the queries that read it.
         self.kv_groups = tuple(
             replace(group, num_kv_heads=max(group.num_kv_heads, ranks.size)) for group in config.kv_groups
         )

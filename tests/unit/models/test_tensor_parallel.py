@@ -1,0 +1,159 @@
+"""A target shared by two and by four processes against the whole one."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tandem.core.errors import ConfigError, EngineFault
+from tandem.models.gemma4.config import read_target_config
+from tandem.models.gemma4.leading import lead
+from tandem.models.gemma4.shares import check_shares
+from tandem.models.gemma4.target import Gemma4Target
+from tandem.models.gemma4.weights import load_target
+from tandem.models.ranks import LEADER, ProcessRanks, Ranks
+from tests.checkpoints import VARIANTS, make_tiny_pair
+from tests.engines import mtp_drafts, new_sequence, running
+from tests.unit.models.paged import BLOCK_SIZE, PagedRunner
+
+TOLERANCE = 1e-4  # of logits, which are a few units wide
+TARGETS: dict[str, dict[str, Any]] = {
+    "31b": VARIANTS["31b"],
+    "26b-a4b": {**VARIANTS["26b-a4b"], "moe_intermediate_size": 32},
+    "e4b": VARIANTS["e4b"],
+    "e2b": VARIANTS["e2b"],
+}
+STEPS = [{"a": 21}, {"a": 1, "b": 30}, {"a": 5, "b": 5, "c": 2}, {"c": 1}, {"a": 5, "b": 5, "c": 5}, {"a": 1, "b": 1}]
+SIZES = (2, 4)
+
+
+class Leader:
+    """The leader's share of one target after another, with the other ranks as processes."""
+
+    def __init__(self, size: int, folders: list[Path]) -> None:
+        self.size = size
+        self._followers = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.unit.models.following_rank", str(rank), str(size), *map(str, folders)],
+                stdin=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(1, size)
+        ]
+
+    @contextmanager
+    def target(self, folder: Path) -> Iterator[Gemma4Target]:
+        """The next target; whole steps of it are computed until the end of the context."""
+        ranks = ProcessRanks(LEADER, self.size)
+        target = load_target(folder / "target", torch.float32, "cpu", ranks=ranks)
+        ranks.join(folder / f"ranks-{self.size}", torch.device("cpu"))
+        lead(target, ranks, self._tell)
+        yield target
+        self._tell([])
+        ranks.leave()
+
+    def _tell(self, numbers: Any) -> None:
+        for follower in self._followers:
+            assert follower.stdin
+            print(*numbers, file=follower.stdin, flush=True)
+
+    def close(self) -> None:
+        for follower in self._followers:
+            follower.communicate(timeout=20)
+            assert follower.returncode == 0
+
+    def kill(self) -> None:
+        for follower in self._followers:
+            follower.kill()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {name: tmp_path_factory.mktemp(name) for name in TARGETS}
+    for name, folder in made.items():
+        make_tiny_pair(folder, **TARGETS[name])
+    return made
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_ranks_compute_what_one_process_does(size: int, folders: dict[str, Path]) -> None:
+    leader = Leader(size, list(folders.values()))
+    try:
+        for name, folder in folders.items():
+            alone = load_target(folder / "target", torch.float32, "cpu")
+            with leader.target(folder) as shared:
+                for ours, whole in zip(ragged_logits(shared), ragged_logits(alone), strict=True):
+                    torch.testing.assert_close(ours, whole, atol=TOLERANCE, rtol=0.0, msg=lambda m, n=name: f"{n}: {m}")
+                expected = texts(alone, folder / "drafter", k=0)
+                assert len({tuple(text) for text in expected}) == len(expected)
+                for k in (0, 4):
+                    assert texts(shared, folder / "drafter", k) == expected, (name, k)
+        leader.close()
+    finally:
+        leader.kill()
+
+
+def ragged_logits(target: Gemma4Target) -> list[torch.Tensor]:
+    """Of prefill, decode and verify rows side by side, across the sliding window."""
+    generator = torch.Generator().manual_seed(0)
+    runner, logits = PagedRunner(target), []
+    for lens in STEPS:
+        tokens = {name: torch.randint(0, 64, (n,), generator=generator).tolist() for name, n in lens.items()}
+        logits += [target.compute_logits(hidden) for hidden in runner.step(tokens).values()]
+    return logits
+
+
+def texts(target: Gemma4Target, drafter: Path, k: int) -> list[list[int]]:
+    """What three prompts, two of them longer than the window, are continued with."""
+    sequences = [new_sequence(n, range(2 + n, 2 + n + 11 * (n + 1) - 8), max_tokens=12, k=k) for n in range(3)]
+    with running(target, mtp_drafts(target, drafter), block_size=BLOCK_SIZE) as under_test:
+        return under_test.generate(sequences)
+
+
+def test_each_rank_reads_its_share_alone(folders: dict[str, Path]) -> None:
+    """A quarter of projections and KV, but for the leader's KV of the two layers that a drafter reads."""
+    config = read_target_config(folders["31b"] / "target")
+    whole = Gemma4Target(config, device="meta")
+    numbers = [
+        sum(view.numel() for name, one in target.destinations() if "proj" in name for view in one.views)
+        for target in (whole, *(Gemma4Target(config, device="meta", ranks=Ranks(rank, 2)) for rank in range(2)))
+    ]
+    sliding, full = (config.attention[group.name] for group in config.kv_groups)
+    extra = 32 * (sliding.head_dim * 2)  # one more head of keys and values; the full layer's one head is all ranks'
+    shared_heads = 2 * 32 * full.head_dim  # of both full layers, in both ranks
+    assert numbers[1] - numbers[2] == extra
+    assert numbers[1] + numbers[2] == numbers[0] + extra + shared_heads
+    heads = {layer_id: group.num_kv_heads for rank in (0, 1) for group in stored(config, rank) for layer_id in [rank]}
+    assert heads
+
+
+def stored(config: Any, rank: int) -> Any:
+    return Gemma4Target(config, device="meta", ranks=Ranks(rank, 2)).stored_groups
+
+
+@pytest.mark.parametrize(
+    ("size", "overrides", "reason"),
+    [
+        (3, {}, "4 query heads and 1 KV heads"),
+        (2, {"intermediate_size": 47}, "47 columns"),
+        (2, TARGETS["26b-a4b"] | {"moe_intermediate_size": 24}, "24 columns"),
+    ],
+)
+def test_a_target_that_cannot_be_shared_is_refused(
+    size: int, overrides: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    config = read_target_config(make_tiny_pair(tmp_path, **overrides)[0])
+    with pytest.raises(ConfigError, match=f"--tensor-parallel {size}: .*{reason}"):
+        check_shares(config, size)
+
+
+def test_a_step_that_failed_is_the_last_one() -> None:
+    ranks = ProcessRanks(LEADER, 2)
+    ranks.begin()
+    with pytest.raises(EngineFault, match="failed"):
+        ranks.begin()
