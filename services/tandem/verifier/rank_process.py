@@ -4,6 +4,7 @@ Its settings are the verifier's, in the environment. See `rank_processes`, which
 """
 
 import array
+import logging
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ from tandem.telemetry.logs import LogConfig
 from tandem.verifier.config import VerifierConfig
 from tandem.verifier.model import load_share
 from tandem.verifier.rank_processes import HAS_LOADED, NUMBER
+
+logger = logging.getLogger(__name__)
 
 MAX_NUMBERS = 1 << 26  # of a step: block tables of 2^26 blocks
 
@@ -53,8 +56,12 @@ def run(weights_of: Callable[[VerifierConfig], WeightSource] = lambda config: CH
         print(" ".join(str(error).split()), file=answers, flush=True)
         os._exit(1)
     print(HAS_LOADED, file=answers, flush=True)
-    ranks.join(meeting_point, target.embed_tokens.device)
-    follow(target, storage, _steps())
+    try:
+        ranks.join(meeting_point, target.embed_tokens.device)
+        follow(target, storage, _steps())
+    except Exception:  # another rank may be gone; the verifier says what becomes of it
+        logger.exception("this rank cannot go on")
+        os._exit(1)
     os._exit(0)
 
 

@@ -73,7 +73,7 @@ class RankProcesses:
         for process in self._processes:
             answer = _pipe(process.stdout).readline().decode().strip()
             if not answer:
-                process.wait(CLOSE_SECONDS)
+                _reap(process)
                 raise EngineFault(self.describe_end())
             if answer != HAS_LOADED:
                 raise ConfigError(answer)
@@ -98,8 +98,9 @@ class RankProcesses:
         """Returns when a rank has ended. Only after `join`."""
         with selectors.DefaultSelector() as selector:
             for process in self._processes:
-                selector.register(_pipe(process.stdout), selectors.EVENT_READ)
-            selector.select()
+                selector.register(_pipe(process.stdout), selectors.EVENT_READ, process)
+            for key, _ in selector.select():
+                _reap(key.data)
 
     def describe_end(self) -> str:
         """Which rank ended, and how."""
@@ -122,14 +123,19 @@ class RankProcesses:
             except OSError:  # it has ended, and what was to be said goes nowhere
                 pass
         for process in self._processes:
-            try:
-                process.wait(CLOSE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _reap(process)
             _pipe(process.stdout).close()
         self.ranks.leave()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _reap(process: "subprocess.Popen[bytes]") -> None:
+    """Waits for a process that is about to end, and does not take long for an answer."""
+    try:
+        process.wait(CLOSE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
