@@ -96,14 +96,18 @@ class ProcessRanks(Ranks):
             dist.distributed_c10d._abort_process_group()
 
     def begin(self) -> None:
-        """The leader is about to tell the others of a step, which ends with `end`.
+        """The leader is about to tell the others of a step, which ends with `end`. Raises as `check` does."""
+        self.check()
+        self._is_under_way = True
+
+    def check(self) -> None:
+        """Whether a step can begin.
 
         Raises:
-            EngineFault: the last step has not ended. Something failed in it, and the others wait for the rest of it.
+            EngineFault: the last one has not ended. Something failed in it, and the others wait for the rest of it.
         """
         if self._is_under_way:
             raise EngineFault("a step of the target's ranks failed, and they cannot compute another")
-        self._is_under_way = True
 
     def end(self, rows: torch.Tensor) -> torch.Tensor:  # [T, size] -> same
         """See `Ranks`."""

@@ -94,7 +94,7 @@ def load(config: VerifierConfig, weights: WeightSource = CHECKPOINT, rank_module
             others = RankProcesses(config, rank_module)
             held.callback(others.close)
         ranks = others.ranks if others else ALONE
-        target, storage = load_share(config, ranks, weights, exchange.inputs if exchange else None)
+        target, storage, limits = load_share(config, ranks, weights, exchange.inputs if exchange else None)
         if others:
             others.join(target.embed_tokens.device)
             lead(target, others.ranks, others.tell)
@@ -115,8 +115,8 @@ def load_share(
     ranks: Ranks,
     weights: WeightSource,
     shared: DraftInputs | None = None,
-) -> tuple[Gemma4Target, KvStorage]:
-    """What one rank computes with: its share of the target, and of the KV cache.
+) -> tuple[Gemma4Target, KvStorage, EngineLimits]:
+    """What one rank computes with: its share of the target and of the KV cache, and what that is made for.
 
     Args:
         config: which target.
@@ -140,7 +140,7 @@ def load_share(
         ranks=ranks,
     )
     limits, kv_dtype = _limits(config, target.config), DTYPES.get(KV_DTYPES[config.kv_dtype])
-    return target, make_storage(target, limits, shared.kv if shared else None, kv_dtype)
+    return target, make_storage(target, limits, shared.kv if shared else None, kv_dtype), limits
 
 
 def load_in_process_drafter(

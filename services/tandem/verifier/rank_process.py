@@ -16,7 +16,8 @@ import torch
 
 from tandem.core.config import load
 from tandem.core.errors import ConfigError
-from tandem.models.gemma4.leading import follow
+from tandem.engine.graphs import Graphs
+from tandem.models.gemma4.following import Follower
 from tandem.models.gemma4.weight_source import WeightSource
 from tandem.models.gemma4.weights import CHECKPOINT
 from tandem.models.ranks import ProcessRanks
@@ -51,14 +52,15 @@ def run(weights_of: Callable[[VerifierConfig], WeightSource] = lambda config: CH
     if config.device == "cuda":
         torch.cuda.set_device(rank)
     try:
-        target, storage = load_share(config, ranks, weights_of(config))
+        target, storage, limits = load_share(config, ranks, weights_of(config))
     except ConfigError as error:
         print(" ".join(str(error).split()), file=answers, flush=True)
         os._exit(1)
     print(HAS_LOADED, file=answers, flush=True)
     try:
         ranks.join(meeting_point, target.embed_tokens.device)
-        follow(target, storage, _steps())
+        spare_blocks = limits.spare_blocks(target.config)
+        Follower(target, storage, ranks, spare_blocks, Graphs(target.embed_tokens.device)).follow(_steps())
     except Exception:  # another rank may be gone; the verifier says what becomes of it
         logger.exception("this rank cannot go on")
         os._exit(1)

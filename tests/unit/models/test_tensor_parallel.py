@@ -1,9 +1,6 @@
 """A target shared by two and by four processes against the whole one."""
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +8,19 @@ import pytest
 import torch
 
 from tandem.core.errors import ConfigError, EngineFault
+from tandem.engine.device_drafter import DeviceDrafter
+from tandem.engine.draft_source import DrafterInfo
+from tandem.engine.in_process_ahead import InProcessAhead
+from tandem.exchange.draft_inputs import DraftInputs
 from tandem.models.gemma4.config import read_target_config
-from tandem.models.gemma4.leading import lead
 from tandem.models.gemma4.shares import check_shares
 from tandem.models.gemma4.target import Gemma4Target
-from tandem.models.gemma4.weights import load_target
+from tandem.models.gemma4.weights import load_drafter, load_target
 from tandem.models.ranks import LEADER, ProcessRanks, Ranks
 from tests.checkpoints import VARIANTS, make_tiny_pair
 from tests.engines import mtp_drafts, new_sequence, running
+from tests.unit.attention.device_planned import DevicePlanned
+from tests.unit.models.leader import Leader
 from tests.unit.models.paged import BLOCK_SIZE, PagedRunner
 
 TOLERANCE = 1e-4  # of logits, which are a few units wide
@@ -31,46 +33,6 @@ STEPS = [{"a": 21}, {"a": 1, "b": 30}, {"a": 5, "b": 5, "c": 2}, {"c": 1}, {"a":
 SIZES = (2, 4)
 
 
-class Leader:
-    """The leader's share of one target after another, with the other ranks as processes."""
-
-    def __init__(self, size: int, folders: list[Path]) -> None:
-        self.size = size
-        self._followers = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.unit.models.following_rank", str(rank), str(size), *map(str, folders)],
-                stdin=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(1, size)
-        ]
-
-    @contextmanager
-    def target(self, folder: Path) -> Iterator[Gemma4Target]:
-        """The next target; whole steps of it are computed until the end of the context."""
-        ranks = ProcessRanks(LEADER, self.size)
-        target = load_target(folder / "target", torch.float32, "cpu", ranks=ranks)
-        ranks.join(folder / f"ranks-{self.size}", torch.device("cpu"))
-        lead(target, ranks, self._tell)
-        yield target
-        self._tell([])
-        ranks.leave()
-
-    def _tell(self, numbers: Any) -> None:
-        for follower in self._followers:
-            assert follower.stdin
-            print(*numbers, file=follower.stdin, flush=True)
-
-    def close(self) -> None:
-        for follower in self._followers:
-            follower.communicate(timeout=20)
-            assert follower.returncode == 0
-
-    def kill(self) -> None:
-        for follower in self._followers:
-            follower.kill()
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {name: tmp_path_factory.mktemp(name) for name in TARGETS}
@@ -81,17 +43,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_ranks_compute_what_one_process_does(size: int, folders: dict[str, Path]) -> None:
-    leader = Leader(size, list(folders.values()))
+    leader = Leader(size, "cpu", list(folders.values()))
     try:
         for name, folder in folders.items():
             alone = load_target(folder / "target", torch.float32, "cpu")
             with leader.target(folder) as shared:
                 for ours, whole in zip(ragged_logits(shared), ragged_logits(alone), strict=True):
                     torch.testing.assert_close(ours, whole, atol=TOLERANCE, rtol=0.0, msg=lambda m, n=name: f"{n}: {m}")
-                expected = texts(alone, folder / "drafter", k=0)
+                expected = texts(alone, lambda inputs: [], k=0)
                 assert len({tuple(text) for text in expected}) == len(expected)
-                for k in (0, 4):
-                    assert texts(shared, folder / "drafter", k) == expected, (name, k)
+                assert texts(shared, mtp_drafts(shared, folder / "drafter"), k=4) == expected, name
+                # Rounds that run ahead of the host.
+                assert texts(shared, lambda inputs: [], k=0) == expected, name
+                assert texts(shared, drafts_ahead(shared, folder / "drafter"), k=4) == expected, name
+        assert leader.num_rounds_ahead > 0
         leader.close()
     finally:
         leader.kill()
@@ -107,10 +72,23 @@ def ragged_logits(target: Gemma4Target) -> list[torch.Tensor]:
     return logits
 
 
-def texts(target: Gemma4Target, drafter: Path, k: int) -> list[list[int]]:
+def drafts_ahead(target: Gemma4Target, path: Path) -> Callable[[DraftInputs], InProcessAhead]:
+    """Makes the `AheadSource` of a real drafter in this process."""
+
+    def make(inputs: DraftInputs) -> InProcessAhead:
+        network = load_drafter(path, target.config, torch.float32, "cpu", inputs.embedding)
+        network.backend = DevicePlanned(network.config.text.num_attention_heads)
+        shape = (inputs.spec.num_slots, inputs.spec.max_draft_tokens)
+        drafter = DeviceDrafter(network, inputs, torch.zeros(shape, dtype=torch.int64))
+        return InProcessAhead(drafter, DrafterInfo("mtp", 4, "test"))
+
+    return make
+
+
+def texts(target: Gemma4Target, drafts_of: Callable[[DraftInputs], Any], k: int) -> list[list[int]]:
     """What three prompts, two of them longer than the window, are continued with."""
     sequences = [new_sequence(n, range(2 + n, 2 + n + 11 * (n + 1) - 8), max_tokens=12, k=k) for n in range(3)]
-    with running(target, mtp_drafts(target, drafter), block_size=BLOCK_SIZE) as under_test:
+    with running(target, drafts_of, block_size=BLOCK_SIZE, max_context=128) as under_test:
         return under_test.generate(sequences)
 
 
