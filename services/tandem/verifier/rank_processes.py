@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -24,6 +25,8 @@ from tandem.core.errors import ConfigError, EngineFault
 from tandem.models.ranks import LEADER, ProcessRanks
 from tandem.telemetry.logs import LogConfig
 from tandem.verifier.config import VerifierConfig
+
+logger = logging.getLogger(__name__)
 
 RANK_MODULE = "tandem.verifier.rank_process"
 HAS_LOADED = "loaded"
@@ -45,6 +48,8 @@ class RankProcesses:
             ConfigError: they have nowhere to meet.
         """
         self.ranks = ProcessRanks(LEADER, config.tensor_parallel)
+        self._is_closing = False
+        self._has_ended = threading.Event()
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="tandem-ranks-", dir=config.exchange_directory))
         except OSError as error:
@@ -78,6 +83,7 @@ class RankProcesses:
             if answer != HAS_LOADED:
                 raise ConfigError(answer)
         self.ranks.join(self._meeting_point, device)
+        threading.Thread(target=self._watch, name="rank watch", daemon=True).start()
 
     def tell(self, numbers: Sequence[int]) -> None:
         """Sends a step to every rank.
@@ -96,11 +102,7 @@ class RankProcesses:
 
     def wait_for_end(self) -> None:
         """Returns when a rank has ended. Only after `join`."""
-        with selectors.DefaultSelector() as selector:
-            for process in self._processes:
-                selector.register(_pipe(process.stdout), selectors.EVENT_READ, process)
-            for key, _ in selector.select():
-                _reap(key.data)
+        self._has_ended.wait()
 
     def describe_end(self) -> str:
         """Which rank ended, and how."""
@@ -111,12 +113,9 @@ class RankProcesses:
                 return f"rank {rank} of {self.ranks.size} {how}: the target cannot be computed without it"
         return f"one of the target's {self.ranks.size} ranks is ending: the target cannot be computed without it"
 
-    def abort(self) -> None:
-        """A rank is gone: ends what waits for it."""
-        self.ranks.abort()
-
     def close(self) -> None:
         """Ends them all, and waits until they have."""
+        self._is_closing = True
         for process in self._processes:
             try:
                 _pipe(process.stdin).close()
@@ -127,6 +126,18 @@ class RankProcesses:
             _pipe(process.stdout).close()
         self.ranks.leave()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _watch(self) -> None:
+        """Whoever waits for a rank that has ended waits no longer."""
+        with selectors.DefaultSelector() as selector:
+            for process in self._processes:
+                selector.register(_pipe(process.stdout), selectors.EVENT_READ, process)
+            for key, _ in selector.select():
+                _reap(key.data)
+        if not self._is_closing:
+            logger.error(self.describe_end())
+            self.ranks.abort()
+        self._has_ended.set()
 
 
 def _reap(process: "subprocess.Popen[bytes]") -> None:

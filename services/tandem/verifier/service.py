@@ -133,10 +133,10 @@ async def open_verifier(
                 await server.stop(0)
                 await asyncio.to_thread(engine.stop)
         finally:
-            if model.exchange:
-                model.exchange.close()
             if model.other_ranks:
                 await asyncio.to_thread(model.other_ranks.close)
+            if model.exchange:
+                model.exchange.close()
     finally:
         await server.stop(0)
 
@@ -192,5 +192,4 @@ async def _watch_ranks(ranks: RankProcesses) -> None:
         EngineFault: says which one.
     """
     await asyncio.to_thread(ranks.wait_for_end)
-    ranks.abort()
     raise EngineFault(ranks.describe_end())

@@ -9,6 +9,7 @@ MKL on AVX-512: two or more on one machine, four or more on another). Elsewhere 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Self
 
 import torch
@@ -37,6 +38,13 @@ class Destination:
     def rows(self) -> range:
         """Rows of the tensor, its first dimension, of which something is wanted."""
         return self.part.places[0] if self.part and self.part.dim == 0 else range(self.shape[0])
+
+    @property
+    def num_wanted(self) -> int:
+        """Numbers of the tensor that are wanted."""
+        if self.part is None:
+            return prod(self.shape)
+        return prod(self.shape) // self.shape[self.part.dim] * sum(map(len, self.part.places))
 
     def of_part(self, dim: int, size: int, *places: range) -> Self:
         """The same memory for `places` of a tensor that has `size` of them in dimension `dim`; one range of rows."""
