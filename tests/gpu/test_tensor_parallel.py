@@ -4,9 +4,13 @@ On two GPUs the ranks meet over NCCL, and rounds are captured as graphs. On one,
 of a CPU do, which no graph can hold.
 """
 
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
+import grpc
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -15,9 +19,13 @@ from tandem.demo import DEMO_DRAFTER, DEMO_TARGET, held_out_prompts
 from tandem.engine.device_drafter import DeviceDrafter
 from tandem.engine.draft_source import DrafterInfo
 from tandem.engine.in_process_ahead import InProcessAhead
+from tandem.internal.v1 import verifier_service_pb2 as pb
+from tandem.internal.v1 import verifier_service_pb2_grpc as pb_grpc
 from tandem.models.gemma4.weights import load_drafter, load_target
+from tandem.rpc.channel import open_channel
 from tests.checkpoints import VARIANTS, make_tiny_pair
 from tests.engines import LIMITS, EngineUnderTest, new_sequence
+from tests.lossless.test_tensor_parallel import children, line_with, service
 from tests.unit.models.leader import Leader
 from tests.unit.models.paged import BLOCK_SIZE
 
@@ -83,3 +91,23 @@ def test_two_ranks_write_what_one_does(folders):
         leader.close()
     finally:
         leader.kill()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < SIZE, reason="needs two GPUs")
+async def test_a_killed_rank_ends_the_verifier_in_mid_run(tmp_path):
+    """Its leader's GPU waits for it; nothing hangs."""
+    address = f"unix:{tmp_path}/verifier.sock"
+    arguments = ("--device=cuda", "--drafter=none", f"--tensor-parallel={SIZE}", f"--exchange-directory={tmp_path}")
+    with service("verifier", address, *arguments, "--max-sequences=4", "--max-context=1024") as verifier:
+        line_with(verifier, "verifier ready on")
+        async with open_channel(address) as channel:
+            stub = pb_grpc.VerifierServiceStub(channel)
+            request = pb.GenerateRequest(prompt_token_ids=[2, 5, 7], max_tokens=1000, ignore_eos=True)
+            with pytest.raises(grpc.aio.AioRpcError):
+                async for response in stub.Generate(request):
+                    for rank in children(verifier) if response.HasField("round") else ():
+                        os.kill(rank, signal.SIGKILL)
+        killed_at = time.monotonic()
+        assert "rank 1 of 2 was killed by signal 9" in line_with(verifier, "error:")
+        assert verifier.wait(20) == 1
+        assert time.monotonic() - killed_at < 10

@@ -13,6 +13,9 @@ from tandem.engine.draft_source import DrafterInfo
 from tandem.engine.in_process_ahead import InProcessAhead
 from tandem.exchange.draft_inputs import DraftInputs
 from tandem.models.gemma4.config import read_target_config
+from tandem.models.gemma4.fp8_linear import Fp8Linear, ScaledRows
+from tandem.models.gemma4.linear import Linear
+from tandem.models.gemma4.parameters import Destination
 from tandem.models.gemma4.shares import check_shares
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_drafter, load_target
@@ -104,6 +107,26 @@ def test_each_rank_holds_half_and_the_leader_what_a_drafter_reads(folders: dict[
     shared_heads = 2 * 32 * full.head_dim  # the one KV head of both full layers, which both ranks have
     assert numbers[1] - numbers[2] == extra
     assert numbers[1] + numbers[2] == numbers[0] + extra + shared_heads
+
+
+@pytest.mark.parametrize("linear", [Linear, Fp8Linear])
+def test_parts_are_those_of_the_whole_tensors(linear: type[Linear], folders: dict[str, Path]) -> None:
+    """In 8 bits too: who keeps which part does not change how it is rounded."""
+    path = folders["26b-a4b"] / "target"
+    whole = dict(load_target(path, torch.float32, "cpu", linear=linear).destinations())
+    for rank in range(2):
+        share = load_target(path, torch.float32, "cpu", linear=linear, ranks=Ranks(rank, 2))
+        parts = {name: one for name, one in share.destinations() if one.part}
+        assert len(parts) >= 6 * 7  # of six layers: q, o, gate, up, down, and two of experts
+        for name, one in parts.items():
+            assert one.part and one.num_wanted == one.views[0].numel()
+            places = torch.cat([torch.tensor(list(run)) for run in one.part.places])
+            assert torch.equal(weights(one), weights(whole[name]).index_select(one.part.dim, places)), name
+
+
+def weights(destination: Destination) -> torch.Tensor:
+    view = destination.views[0].float()
+    return view * destination.scales.unsqueeze(-1) if isinstance(destination, ScaledRows) else view
 
 
 @pytest.mark.parametrize(
