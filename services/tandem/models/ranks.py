@@ -1,7 +1,7 @@
 """Processes that compute one network together, each a share of every layer.
 
 Heads of attention and columns of a feed-forward are split over the ranks, so that each computes a part of a sum over
-all of them: the layer's output. `Ranks.sum` makes the whole of the parts, twice a layer.
+all of them: the layer's output. `Ranks.sum` makes the whole of the parts, after attention and after the feed-forward.
 
 Parts are gathered, and every rank adds them in the same order. So all ranks have the same bits, and a row rounds the
 same however many others the step has, which a library's all-reduce does not promise: it picks the order by the size.
@@ -42,6 +42,14 @@ class Ranks:
     def sum(self, rows: torch.Tensor) -> torch.Tensor:  # [T, size], this rank's part -> [T, size]
         """The sum of all ranks' parts."""
         return rows
+
+    def sum_pair(
+        self,
+        first: torch.Tensor,
+        second: torch.Tensor,  # [T, size] each
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # [T, size] each
+        """`sum` of two of one shape, at the price of one."""
+        return first, second
 
     def take(self, values: torch.Tensor) -> torch.Tensor:  # of any shape
         """What the leader has; `values` are overwritten on the other ranks."""
@@ -122,6 +130,15 @@ class ProcessRanks(Ranks):
         for part in others:
             total = total + part
         return total
+
+    def sum_pair(
+        self,
+        first: torch.Tensor,
+        second: torch.Tensor,  # [T, size] each
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # [T, size] each
+        """See `Ranks`."""
+        first, second = self.sum(torch.cat((first, second))).chunk(2)
+        return first, second
 
     def take(self, values: torch.Tensor) -> torch.Tensor:  # of any shape
         """See `Ranks`."""

@@ -90,7 +90,7 @@ def drafts_ahead(target: Gemma4Target, path: Path) -> Callable[[DraftInputs], In
 
 def texts(target: Gemma4Target, drafts_of: Callable[[DraftInputs], Any], k: int) -> list[list[int]]:
     """What three prompts, two of them longer than the window, are continued with."""
-    sequences = [new_sequence(n, range(2 + n, 2 + n + 11 * (n + 1) - 8), max_tokens=12, k=k) for n in range(3)]
+    sequences = [new_sequence(n, range(2 + n, 2 + n + 11 * (n + 1) - 8), max_tokens=8, k=k) for n in range(3)]
     with running(target, drafts_of, block_size=BLOCK_SIZE, max_context=128) as under_test:
         return under_test.generate(sequences)
 

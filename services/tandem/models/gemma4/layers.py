@@ -169,9 +169,8 @@ class DecoderLayer:
         attended = self._attend(self._input_norm(hidden), inputs, kv, backend, kv_scales)
         attended = self._ranks.sum(self._o(attended))
         hidden, normed = self._post_attention_norm.add_then(hidden, attended, self._pre_feedforward_norm)
-        feedforward = self._ranks.sum(self._down(self._activate(self._gate_up(normed))))
-        if self._experts:
-            feedforward = self._experts.add_to(feedforward, hidden)
+        feedforward = self._down(self._activate(self._gate_up(normed)))
+        feedforward = self._experts.add_to(feedforward, hidden) if self._experts else self._ranks.sum(feedforward)
         if self._per_layer_gate is None:
             return self._post_feedforward_norm.add_and_scale(hidden, feedforward, self._layer_scalar)
         hidden = self._post_feedforward_norm.add_to(hidden, feedforward)

@@ -78,9 +78,9 @@ class MixtureOfExperts:
         yield f"{self._prefix}post_feedforward_layernorm_2.weight", self._post_norm.destination()
 
     def add_to(self, dense: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:  # [T, hidden_size] twice -> same
-        """The normed rows of the dense feed-forward plus those of the experts for `hidden`."""
+        """The normed rows of the dense feed-forward, of which each rank has its part, and those of the experts."""
         expert_ids, weights = self._route(hidden)
-        mixed = self._ranks.sum(self._mix(self._pre_norm(hidden), expert_ids, weights))
+        dense, mixed = self._ranks.sum_pair(dense, self._mix(self._pre_norm(hidden), expert_ids, weights))
         return self._post_norm.add_to(self._dense_norm(dense), mixed)
 
     def _route(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # -> [T, k] int64, [T, k] float32
