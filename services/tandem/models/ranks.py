@@ -64,7 +64,11 @@ ALONE = Ranks()
 
 
 class ProcessRanks(Ranks):
-    """Ranks over `torch.distributed`'s default group: NCCL between GPUs, gloo between CPUs. Nothing is pickled."""
+    """Ranks over `torch.distributed`'s default group: NCCL between GPUs, gloo between CPUs. Nothing is pickled.
+
+    The libraries connect over the loopback interface, and ask nobody for a secret there: who runs programs on this
+    machine is trusted. Where they meet is a file of this user's own.
+    """
 
     def __init__(self, rank: int, size: int) -> None:
         """Rank `rank` of `size`, which have not met yet."""
