@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from tandem.attention.base import DevicePlanner
 from tandem.engine.adaptive_drafts import AdaptiveDrafts
 from tandem.engine.ahead_source import AheadSource
 from tandem.engine.draft_policy import FixedDrafts
@@ -16,7 +17,7 @@ from tandem.engine.run_ahead import RunAhead, captured_shapes
 from tandem.engine.scheduler import Scheduler
 from tandem.engine.shared_tables import SharedTables
 from tandem.engine.speculation import Speculation
-from tandem.engine.steady_round import DevicePlanner, SteadyRound
+from tandem.engine.steady_round import SteadyRound
 from tandem.engine.steady_runner import SteadyRunner
 from tandem.exchange.draft_inputs import DraftInputs
 from tandem.kv_cache.kv_allocator import KvAllocator
@@ -47,7 +48,7 @@ def make_storage(
         return shared[layer_id] if layer_id in shared else torch.zeros(shape, dtype=dtype, device=device)
 
     return KvStorage(
-        target.kv_groups,
+        target.stored_groups,
         limits.stored_blocks(target.config),
         limits.block_size,
         dtype,

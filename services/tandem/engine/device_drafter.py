@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import torch
 
+from tandem.attention.base import DevicePlanner
 from tandem.attention.device_batch import DeviceBatch
 from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.engine.batch_sizes import batch_size, batch_sizes
 from tandem.engine.graphs import Graphs
 from tandem.engine.limits import ROUNDS_AHEAD
 from tandem.engine.shared_scales import shared_scales
-from tandem.engine.steady_round import DevicePlanner
 from tandem.exchange.draft_inputs import DraftInputs
 from tandem.models.gemma4.draft_head import DraftScores
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter

@@ -68,6 +68,7 @@ class SteadyRunner:
         self._control[: self._program.control_size(shape)].copy_(
             torch.tensor(self._program.pack(shape, [spare] * shape.batch))
         )
+        self._program.announce(shape, to_capture=True)
         self._graphs.capture(shape, self._bind(shape))
 
     def launch(
@@ -88,6 +89,7 @@ class SteadyRunner:
         numbers = self._program.pack(shape, members)
         buffer.control[: len(numbers)] = torch.tensor(numbers)
         self._control[: len(numbers)].copy_(buffer.control[: len(numbers)], non_blocking=True)
+        self._program.announce(shape)
         self._graphs.run(shape, self._bind(shape))
         size = shape.batch * (shape.num_rows + 1)
         buffer.results[:size].copy_(self._results[:size], non_blocking=True)

@@ -55,7 +55,10 @@ class VerifierConfig:
         AS_DTYPE, help=f"number format of keys and values: that of --dtype, or 8 bits ({FP8})", choices=FORMATS
     )
     device: str = option("cpu", help="device of the target", choices=["cpu", "cuda"])
-    threads: int = option(0, help="threads of torch on the CPU; 0: one a core but one")
+    tensor_parallel: int = option(
+        1, help="processes that the target is shared by; with --device cuda each has a GPU of its own"
+    )
+    threads: int = option(0, help="threads of torch on the CPU, in each process; 0: together one a core but one")
     num_speculative_tokens: int | None = option(
         None, help=f"most draft tokens a round (K); none: as many as the drafter makes, up to {ROOM_FOR_DRAFTS}"
     )
@@ -73,7 +76,7 @@ class VerifierConfig:
 
     def __post_init__(self) -> None:
         """Refuses limits that nothing could be served under."""
-        for name in ("max_sequences", "max_step_tokens", "kv_tokens", "block_size"):
+        for name in ("max_sequences", "max_step_tokens", "kv_tokens", "block_size", "tensor_parallel"):
             _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1")
         for name in ("threads", "max_context", "max_queue"):
             _require(getattr(self, name) >= 0, f"--{name.replace('_', '-')} cannot be negative")
@@ -114,10 +117,11 @@ class VerifierConfig:
         return self.num_speculative_tokens
 
 
-def num_threads(threads: int) -> int:
-    """Threads of torch that a setting asks for. By default a core is left to the drafter, the gateway and this
-    process' event loop: where all cores compute, each product waits for whichever of them is disturbed."""
-    return threads or max(1, len(os.sched_getaffinity(0)) - 1)
+def num_threads(threads: int, num_processes: int = 1) -> int:
+    """Threads of torch that a setting asks for, in each of the processes that compute. By default a core is left to
+    the drafter, the gateway and this process' event loop: where all cores compute, each product waits for whichever of
+    them is disturbed."""
+    return threads or max(1, (len(os.sched_getaffinity(0)) - 1) // num_processes)
 
 
 def _require(condition: bool, message: str) -> None:

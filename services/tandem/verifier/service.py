@@ -32,6 +32,7 @@ from tandem.verifier.grammar_compiler import GrammarCompiler
 from tandem.verifier.memory_carrier import MemoryCarrier
 from tandem.verifier.model import LoadedModel
 from tandem.verifier.output_streams import OutputStreams
+from tandem.verifier.rank_processes import RANK_MODULE, RankProcesses
 from tandem.verifier.token_carrier import TokenCarrier
 from tandem.verifier.verifier_service import ServedModel, VerifierService
 
@@ -54,32 +55,42 @@ class Verifier:
     background: list[Coroutine[Any, Any, None]]  # to run for as long as it serves
 
 
-async def run(config: VerifierConfig, weights: WeightSource = CHECKPOINT, judge: Judge = judge) -> None:
+async def run(
+    config: VerifierConfig,
+    weights: WeightSource = CHECKPOINT,
+    judge: Judge = judge,
+    rank_module: str = RANK_MODULE,
+) -> None:
     """Serves until the process is told to stop.
 
     Args:
         config: the settings.
         weights: where those of target and drafter come from.
         judge: says which drafts stand. No setting reaches this or the weights: only a benchmark has others.
+        rank_module: run by the target's other ranks, if there are any; its weights come from the same place.
 
     Raises:
         ConfigError: the verifier cannot start with `config`.
-        EngineFault: the engine died.
+        EngineFault: the engine died, or another rank.
     """
     logger.info("verifier: %s", describe_config(config))
-    async with open_verifier(config, weights, judge) as verifier:
+    async with open_verifier(config, weights, judge, rank_module) as verifier:
         logger.info("verifier ready on %s", verifier.address)
         await serve_until_stopped(verifier.server, config.drain_seconds, verifier.background)
 
 
 @asynccontextmanager
 async def open_verifier(
-    config: VerifierConfig, weights: WeightSource = CHECKPOINT, judge: Judge = judge
+    config: VerifierConfig,
+    weights: WeightSource = CHECKPOINT,
+    judge: Judge = judge,
+    rank_module: str = RANK_MODULE,
 ) -> AsyncIterator[Verifier]:
-    """A verifier that is warm and says SERVING; the drafter, if any, comes when it comes.
+    """A verifier that is warm and says SERVING; the drafter, if any, comes when it comes. See `run`.
 
     Raises:
         ConfigError: the verifier cannot start with `config`.
+        EngineFault: a rank of the target ended while it was loaded.
     """
     metrics = Metrics()
     streams = OutputStreams(asyncio.get_running_loop())
@@ -89,7 +100,7 @@ async def open_verifier(
     try:
         # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
         address = await server.start(config.listen)
-        model = await asyncio.to_thread(models.load, config, weights)
+        model = await asyncio.to_thread(models.load, config, weights, rank_module)
         try:
             drafters, background = await _drafters(config, model, metrics, weights)
             engine = make_engine(
@@ -115,11 +126,15 @@ async def open_verifier(
                     ServedModel(models.describe(config, model), models.defaults(model), engine, drafters, grammars)
                 )
                 server.set_serving(True)
+                if model.other_ranks:
+                    background.append(_watch_ranks(model.other_ranks))
                 yield Verifier(server, address, metrics, [*background, _watch(engine)])
             finally:
                 await server.stop(0)
                 await asyncio.to_thread(engine.stop)
         finally:
+            if model.other_ranks:
+                await asyncio.to_thread(model.other_ranks.close)
             if model.exchange:
                 model.exchange.close()
     finally:
@@ -168,3 +183,13 @@ async def _watch(engine: Engine) -> None:
     """
     if await asyncio.to_thread(engine.wait_until_dead):
         raise EngineFault("the engine died")
+
+
+async def _watch_ranks(ranks: RankProcesses) -> None:
+    """Ends with the first rank that does: the others can compute nothing without it.
+
+    Raises:
+        EngineFault: says which one.
+    """
+    await asyncio.to_thread(ranks.wait_for_end)
+    raise EngineFault(ranks.describe_end())

@@ -9,8 +9,6 @@ import time
 import pytest
 import torch
 
-from tandem.attention.metadata import QueryBatch
-from tandem.attention.reference import ReferenceBackend
 from tandem.core.sampling_params import OutputParams
 from tandem.core.sequence import FinishReason
 from tandem.engine.device_drafter import DeviceDrafter
@@ -20,25 +18,10 @@ from tandem.engine.run_ahead import RunAhead
 from tandem.engine.scheduler import Scheduler
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tests.engines import new_sequence, running
+from tests.unit.attention.device_planned import DevicePlanned
 
 VOCABULARY = 64
 LIMITS = {"max_sequences": 4, "max_context": 128, "kv_tokens": 512, "prefix_cache": False}
-
-
-class DevicePlanned(ReferenceBackend):
-    """Plans rounds from tensors."""
-
-    def prepare_on_device(self, batch, groups, block_size):
-        starts, num_keys = batch.starts.tolist(), [max(1, count) for count in batch.num_keys.tolist()]
-        width = -(-max(max(starts) + batch.num_rows, *num_keys) // block_size)
-        tables = {}
-        for group in groups:
-            spare = batch.spare_blocks[group.name]
-            rows = batch.block_tables[group.name][batch.sequences].tolist()
-            rows = [[block if block >= 0 else spare for block in row] for row in rows]
-            tables[group.name] = [row + [spare] * (width - len(row)) for row in rows]
-        lengths = (batch.num_rows,) * len(starts)
-        return self.prepare(QueryBatch(lengths, tuple(starts), tuple(num_keys), tables), groups, block_size)
 
 
 @pytest.fixture(scope="module")
