@@ -1,4 +1,4 @@
-"""The demo pair as two processes on one GPU: the text of the target alone, whatever becomes of the drafter."""
+"""The demo pair as two processes on one GPU, in bfloat16: the text of the target alone, whatever becomes of the drafter."""
 
 import asyncio
 import os
@@ -52,6 +52,7 @@ async def verifier(folder, drafter):
         listen=f"unix:{folder}/verifier.sock",
         drafter=drafter,
         device="cuda",
+        dtype="bfloat16",
         num_speculative_tokens=K,
         kv_tokens=8192,
     )

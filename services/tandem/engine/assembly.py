@@ -106,7 +106,7 @@ def make_engine(
             target, storage, inputs, _draft_slots(inputs, drafters), limits.spare_blocks(target.config), judge
         )
         counts = draft_counts(limits.max_draft_tokens, is_k_fixed and not adaptive_k)
-        steady_runner = SteadyRunner(steady, captured_shapes(limits, counts)[0])
+        steady_runner = SteadyRunner(steady, captured_shapes(limits, counts))
         ahead = RunAhead(scheduler, kv, tables, steady_runner, drafters[0] if drafters else None, policy, counts)
     return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics, ahead), publish)
 
