@@ -1,4 +1,4 @@
-"""A row of a step rounds the same whatever else the step holds, up to 128 rows: layers of full width, random weights."""
+"""A row of a step rounds the same whatever else the step holds, up to 128 rows, in layers of full width."""
 
 import json
 from dataclasses import dataclass
@@ -96,7 +96,9 @@ def alone(problem):
     kv, starts = problem.fresh_kv(), torch.tensor(STARTS, device="cuda")
     sequences = torch.arange(len(STARTS), device="cuda")
     rows = [
-        problem.on_device(kv, sequences[one : one + 1], starts[one : one + 1] + row, problem.token_ids[one, row : row + 1, None])
+        problem.on_device(
+            kv, sequences[one : one + 1], starts[one : one + 1] + row, problem.token_ids[one, row : row + 1, None]
+        )
         for one in range(len(STARTS))
         for row in range(NUM_ROWS)
     ]
