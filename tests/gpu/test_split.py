@@ -1,4 +1,4 @@
-"""The demo pair as two processes on a GPU, in bfloat16: the text of the target alone, whatever becomes of the drafter."""
+"""The demo pair as two processes on a GPU, in bfloat16: the text of the target alone, whatever the drafter does."""
 
 import asyncio
 import os
