@@ -104,6 +104,11 @@ class VerifierConfig:
         )
 
     @property
+    def max_rows(self) -> int:
+        """Most rows of one step."""
+        return min(self.max_step_tokens, BATCH_INVARIANT_ROWS) if self.batch_invariant else self.max_step_tokens
+
+    @property
     def max_draft_tokens(self) -> int:
         """Most draft tokens a round, whether we or the drafter say how many."""
         if self.num_speculative_tokens is None:

@@ -33,15 +33,7 @@ from tandem.models.progress import log_progress
 from tandem.rpc.conversion import RequestDefaults
 from tandem.sampling.vocabulary import Vocabulary
 from tandem.v1 import model_service_pb2
-from tandem.verifier.config import (
-    AS_DTYPE,
-    BATCH_INVARIANT_ROWS,
-    FP8,
-    IN_PROCESS,
-    NO_DRAFTER,
-    VerifierConfig,
-    num_threads,
-)
+from tandem.verifier.config import AS_DTYPE, FP8, IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
 
 if TYPE_CHECKING:
     from tandem.exchange.cuda_exchange import CudaExchange
@@ -202,9 +194,7 @@ def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:
         raise ConfigError(f"--max-context is {config.max_context}, but the target was made for {longest} tokens")
     return EngineLimits(
         max_sequences=config.max_sequences,
-        max_step_tokens=min(config.max_step_tokens, BATCH_INVARIANT_ROWS)
-        if config.batch_invariant
-        else config.max_step_tokens,
+        max_step_tokens=config.max_rows,
         max_draft_tokens=config.max_draft_tokens,
         max_queue=config.max_queue,
         max_context=config.max_context or longest,
