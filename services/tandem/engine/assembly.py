@@ -26,6 +26,8 @@ from tandem.models.gemma4.target import Gemma4Target
 from tandem.sampling.judge import Judge, judge
 from tandem.telemetry.metrics import Metrics
 
+_USUAL_DRAFTS = (2, 4, 7, 11)  # a round
+
 
 def make_storage(
     target: Gemma4Target,
@@ -107,14 +109,17 @@ def make_engine(
             target, storage, inputs, _draft_slots(inputs, drafters), limits.spare_blocks(target.config), judge
         )
         counts = draft_counts(limits.max_draft_tokens, is_k_fixed and not adaptive_k)
-        steady_runner = SteadyRunner(steady, captured_shapes(limits, counts)[0])
+        steady_runner = SteadyRunner(steady, captured_shapes(limits, counts))
         ahead = RunAhead(scheduler, kv, tables, steady_runner, drafters[0] if drafters else None, policy, counts)
     return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics, ahead), publish)
 
 
 def draft_counts(most: int, is_k_fixed: bool) -> list[int]:
-    """Numbers of drafts that rounds are captured for: none and all, and some between if fewer may be wanted."""
-    return sorted({0, most, *(count for count in (1, 2, 3, 4, 5, 6, 7, 8, 12) if not is_k_fixed and count < most)})
+    """Numbers of drafts that rounds are captured for: none and all, and some between if fewer are likely.
+
+    Only some: each takes time and memory at start, while rows beyond those that are needed hardly cost a round any.
+    """
+    return sorted({0, most, *(count for count in _USUAL_DRAFTS if not is_k_fixed and count < most)})
 
 
 def _draft_slots(inputs: DraftInputs, drafters: Sequence[DraftSource]) -> torch.Tensor:  # [num_slots, K] int64

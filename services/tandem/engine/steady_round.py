@@ -91,12 +91,15 @@ class SteadyRound:
         """The slot of rows that only fill a batch up."""
         return self._inputs.spec.num_slots - 1
 
-    def pack(self, shape: RoundShape, members: Sequence[Member]) -> list[int]:
-        """What the host tells a round: slots, accepted drafts at most, new entries of block tables."""
-        assert 0 < len(members) <= shape.batch
+    def pack(self, shape: RoundShape, members: Sequence[Member], num_drafts: int) -> list[int]:
+        """What the host tells a round: slots, accepted drafts at most, new entries of block tables.
+
+        Only the first `num_drafts` drafts of a sequence are any: there may be room for more, and none of those stands.
+        """
+        assert 0 < len(members) <= shape.batch and num_drafts <= shape.num_drafts
         spare, num_fill = self.spare_slot, shape.batch - len(members)
         numbers = [member.slot for member in members] + [spare] * num_fill
-        numbers += [min(member.max_accepted, shape.num_drafts) for member in members] + [0] * num_fill
+        numbers += [min(member.max_accepted, num_drafts) for member in members] + [0] * num_fill
         width, room = self._inputs.spec.max_blocks, self._num_entries(shape)
         for name in self._groups:
             entries = [

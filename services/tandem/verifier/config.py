@@ -14,6 +14,8 @@ NO_DRAFTER = "none"
 AS_DTYPE = "dtype"
 FP8 = "fp8"
 FORMATS = (AS_DTYPE, FP8)
+# A row of a step rounds the same beside up to so many; see tests/gpu/test_batch_invariance.py.
+BATCH_INVARIANT_ROWS = 128
 ROOM_FOR_DRAFTS = 16  # a round, where the drafter says how many it makes
 
 
@@ -68,6 +70,11 @@ class VerifierConfig:
     max_sequences: int = option(32, help="sequences that run at a time")
     max_queue: int = option(256, help="requests that wait for their turn; more are refused")
     max_step_tokens: int = option(512, help="most rows of one forward pass; longer prompts are computed in chunks")
+    batch_invariant: bool = option(
+        False,
+        help=f"steps of at most {BATCH_INVARIANT_ROWS} rows, which round alike whatever else is served; prompts take "
+        "longer, and large batches have fewer drafts",
+    )
     kv_tokens: int = option(32768, help="tokens that the KV cache holds")
     block_size: int = option(16, help="tokens of a KV block")
     prefix_cache: bool = option(True, help="requests that begin alike (and have one cache salt) share KV")
@@ -84,6 +91,14 @@ class VerifierConfig:
         _require(
             self.max_step_tokens > self.max_draft_tokens,
             "--max-step-tokens must be above --num-speculative-tokens: a verify has one row more than drafts",
+        )
+        _require(
+            not self.batch_invariant or self.device == "cpu" or self.dtype == "bfloat16",
+            "--batch-invariant needs --dtype bfloat16 on a GPU: products of float32 round by the number of rows",
+        )
+        _require(
+            not self.batch_invariant or self.max_sequences <= BATCH_INVARIANT_ROWS,
+            f"--batch-invariant allows --max-sequences of at most {BATCH_INVARIANT_ROWS}: each has a row in a step",
         )
         _require(
             self.drafter in (IN_PROCESS, NO_DRAFTER) or self.drafter.startswith(UNIX_PREFIX),
@@ -108,6 +123,11 @@ class VerifierConfig:
     def tls(self) -> ServerTls | None:
         """What gateways are shown; None: plain text."""
         return ServerTls.from_options(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file)
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows of one step."""
+        return min(self.max_step_tokens, BATCH_INVARIANT_ROWS) if self.batch_invariant else self.max_step_tokens
 
     @property
     def max_draft_tokens(self) -> int:

@@ -25,7 +25,7 @@ from tandem.rpc.addresses import socket_path
 from tandem.rpc.channel import open_channel
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
-from tandem.verifier.attachment import Attachment, BrokenStream, Call, attach, printable
+from tandem.verifier.attachment import MAX_REASON_CHARACTERS, Attachment, BrokenStream, Call, attach, printable
 from tandem.verifier.carrier import Carrier
 from tandem.verifier.fallback_log import FallbackLog
 from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
@@ -241,10 +241,10 @@ async def _write(call: Call, request: pb.DraftRequest) -> None:
 def _describe(error: Exception) -> str:
     match error:
         case grpc.aio.AioRpcError():
-            return f"{error.code().name}: {printable(error.details() or '')}"
+            return f"{error.code().name}: {printable(error.details() or '', MAX_REASON_CHARACTERS)}"
         case TimeoutError():
             return "it does not answer"
         case BrokenStream() | PeerRefused() | OSError():
             return str(error)
         case _:
-            return f"{type(error).__name__}: {printable(str(error))}"
+            return f"{type(error).__name__}: {printable(str(error), MAX_REASON_CHARACTERS)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tandem.core.errors import ConfigError
-from tandem.engine.assembly import draft_counts, drafter_kv, make_storage
+from tandem.engine.assembly import drafter_kv, make_storage
 from tandem.engine.device_drafter import DeviceDrafter
 from tandem.engine.draft_source import DrafterInfo, DraftSource
 from tandem.engine.in_process_ahead import InProcessAhead
@@ -170,8 +170,7 @@ def load_in_process_drafter(
     shape = (model.inputs.spec.num_slots, model.inputs.spec.max_draft_tokens)
     drafts = torch.zeros(shape, dtype=torch.int64, device=config.device)
     ahead = DeviceDrafter(network, model.inputs, drafts, config.draft_position, generation.suppress_token_ids)
-    for count in draft_counts(info.num_speculative_tokens, not config.adaptive_k)[1:]:
-        ahead.capture(count)
+    ahead.capture(info.num_speculative_tokens)
     return InProcessAhead(ahead, info)
 
 
@@ -244,7 +243,7 @@ def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:
         raise ConfigError(f"--max-context is {config.max_context}, but the target was made for {longest} tokens")
     return EngineLimits(
         max_sequences=config.max_sequences,
-        max_step_tokens=config.max_step_tokens,
+        max_step_tokens=config.max_rows,
         max_draft_tokens=config.max_draft_tokens,
         max_queue=config.max_queue,
         max_context=config.max_context or longest,
