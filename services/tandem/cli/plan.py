@@ -41,7 +41,7 @@ class Plan:
     """Services in the order in which they start; they stop in the opposite one."""
 
     services: tuple[ServicePlan, ...]
-    gateway: str  # address for clients on this machine
+    gateway: str  # address for clients on this machine; without a gateway of its own, for gateways
     verifier: str
     has_drafter: bool
 
@@ -54,8 +54,7 @@ def add_plan_options(parser: Parser) -> None:
 
 def memory_directory(arguments: argparse.Namespace, up: UpConfig, environment: Mapping[str, str] = os.environ) -> str:
     """The memory-backed folder in which the run directory belongs."""
-    decided = {"target": up.target, "drafter": NO_DRAFTER, "lookup_drafter": "", "draft_model": ""}
-    return load_config(VerifierConfig, arguments, decided, environment).exchange_directory
+    return _lone_verifier(arguments, up, environment).exchange_directory
 
 
 def make_plan(
@@ -72,10 +71,13 @@ def make_plan(
     Raises:
         ConfigError: settings that cannot work together, or an address that is taken.
     """
-    verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}"
+    if up.gateway:
+        address = free_address(load_config(GatewayConfig, arguments, {"tokenizer": up.target}, environment).listen)
+        verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}"
+    else:
+        address = verifier_address = free_address(_lone_verifier(arguments, up, environment).listen)
     drafter_address = f"{UNIX_PREFIX}{run_directory / 'drafter.sock'}"
     lookup_address = f"{UNIX_PREFIX}{run_directory / 'lookup.sock'}"
-    address = free_address(load_config(GatewayConfig, arguments, {"tokenizer": up.target}, environment).listen)
     gateway_config = load_config(
         GatewayConfig,
         arguments,
@@ -93,6 +95,8 @@ def make_plan(
             "lookup_drafter": lookup_address if up.lookup else "",
             "draft_model": "" if is_split else up.draft_model_in_force,
             "exchange_directory": str(run_directory),
+            # A port has one service behind it: the outermost.
+            **({"health_listen": ""} if up.gateway else {}),
         },
         environment,
     )
@@ -104,10 +108,9 @@ def make_plan(
         settings = (name, *to_arguments(config), *log_arguments)
         return ServicePlan(name, settings, address, config.drain_seconds + _MARGIN_SECONDS)
 
-    services = [
-        service("verifier", verifier_config, verifier_address),
-        service("gateway", gateway_config, _local(address)),
-    ]
+    services = [service("verifier", verifier_config, _local(verifier_address))]
+    if up.gateway:
+        services.append(service("gateway", gateway_config, _local(address)))
     if is_split:
         decided = {
             "draft_model": up.draft_model_in_force,
@@ -124,7 +127,7 @@ def make_plan(
     if up.lookup:
         lookup_config = LookupConfig(listen=lookup_address, num_speculative_tokens=verifier_config.max_draft_tokens)
         services.insert(0, service("lookup-drafter", lookup_config, lookup_address))
-    return Plan(tuple(services), _local(address), verifier_address, up.drafter != NO_DRAFTER or up.lookup)
+    return Plan(tuple(services), _local(address), _local(verifier_address), up.drafter != NO_DRAFTER or up.lookup)
 
 
 def free_address(listen: str) -> str:
@@ -150,6 +153,12 @@ def free_address(listen: str) -> str:
             return f"{host}:{probe.getsockname()[1]}"
     except OSError as error:
         raise ConfigError(f"cannot listen on {listen}: {error.strerror}") from None
+
+
+def _lone_verifier(arguments: argparse.Namespace, up: UpConfig, environment: Mapping[str, str]) -> VerifierConfig:
+    """The verifier's settings but for its drafters, which have to be planned first."""
+    decided = {"target": up.target, "drafter": NO_DRAFTER, "lookup_drafter": "", "draft_model": ""}
+    return load_config(VerifierConfig, arguments, decided, environment)
 
 
 def _local(address: str) -> str:

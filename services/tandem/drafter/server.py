@@ -22,13 +22,16 @@ class Drafter:
 
 
 @asynccontextmanager
-async def open_server(listen: str, drafting: Drafting, info: DrafterInfo) -> AsyncIterator[Drafter]:
+async def open_server(
+    listen: str, drafting: Drafting, info: DrafterInfo, health_listen: str = ""
+) -> AsyncIterator[Drafter]:
     """A server that says SERVING.
 
     Args:
         listen: `unix:/path`.
         drafting: who drafts; ready to be attached.
         info: what verifiers are told of it.
+        health_listen: `host:port` that tells its health alone; empty: none.
 
     Raises:
         ConfigError: nothing can listen there.
@@ -38,7 +41,7 @@ async def open_server(listen: str, drafting: Drafting, info: DrafterInfo) -> Asy
     server.add(drafter_service_pb2_grpc.add_DrafterServiceServicer_to_server, service, DRAFTER_SERVICE)
     server.when_stopping(service.stop)
     try:
-        address = await server.start(listen)
+        address = await server.start(listen, health_listen)
         server.set_serving(True)
         yield Drafter(server, address)
     finally:

@@ -41,7 +41,8 @@ async def open_drafter(config: DrafterConfig, weights: WeightSource = CHECKPOINT
     """
     device = Device(config, weights)
     try:
-        async with open_server(config.listen, MemoryDrafting(device), await device.load()) as drafter:
+        info = await device.load()
+        async with open_server(config.listen, MemoryDrafting(device), info, config.health_listen) as drafter:
             yield drafter
     finally:
         device.close()

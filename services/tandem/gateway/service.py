@@ -73,7 +73,7 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         )
         server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifier), MODEL_SERVICE)
         try:
-            yield Gateway(server, await server.start(config.listen), verifier)
+            yield Gateway(server, await server.start(config.listen, config.health_listen), verifier)
         finally:
             await server.stop(0)
 

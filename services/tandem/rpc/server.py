@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from tandem.core.errors import ConfigError
 from tandem.rpc import health
 from tandem.rpc.addresses import UNIX_PREFIX, socket_path
+from tandem.rpc.health_port import open_health_port
 from tandem.rpc.interceptors import DrainInterceptor, ErrorInterceptor
 
 MAX_METADATA_BYTES = 16 * 1024
@@ -52,6 +53,7 @@ class RpcServer:
             interceptors=[ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
         )
         self._health: health.Health | None = None
+        self._health_port: grpc.aio.Server | None = None
         self._on_stopping: list[Callable[[], None]] = []
 
     def add(self, register: Callable[[Servicer, grpc.aio.Server], None], servicer: Servicer, service: str) -> None:
@@ -69,11 +71,12 @@ class RpcServer:
         """Has `callback` called when `stop` begins, so that calls which would go on for ever can end in time."""
         self._on_stopping.append(callback)
 
-    async def start(self, listen: str) -> str:
+    async def start(self, listen: str, health_listen: str = "") -> str:
         """Starts to listen, still NOT_SERVING; returns the address, with the port that a 0 became.
 
         Args:
             listen: `host:port`, or `unix:/path`: readable and writable by this user only.
+            health_listen: `host:port` of one more port with health alone; empty: none.
 
         Raises:
             ConfigError: nothing can listen there.
@@ -89,6 +92,8 @@ class RpcServer:
         else:
             address = self._bind_port(listen)
         await self._grpc.start()
+        if health_listen:
+            self._health_port = await open_health_port(self._health, health_listen)
         return address
 
     def set_serving(self, is_serving: bool) -> None:
@@ -112,6 +117,8 @@ class RpcServer:
         except TimeoutError:
             pass
         await self._grpc.stop(min(grace_seconds, LAST_WORDS_SECONDS))
+        if self._health_port:
+            await self._health_port.stop(0)
 
     def _bind_port(self, listen: str) -> str:
         host, colon, port = listen.rpartition(":")

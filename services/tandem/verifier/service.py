@@ -88,7 +88,7 @@ async def open_verifier(
     server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, service, VERIFIER_SERVICE)
     try:
         # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
-        address = await server.start(config.listen)
+        address = await server.start(config.listen, config.health_listen)
         model = await asyncio.to_thread(models.load, config, weights)
         try:
             drafters, background = await _drafters(config, model, metrics, weights)
