@@ -20,13 +20,8 @@ again alone. A dead drafter costs speed, never a request: so nobody asks whether
   imagePullPolicy: {{ .Values.images.pullPolicy }}
   command: [tandem, drafter]
   args:
-    {{- include "tandem.arguments" $arguments | nindent 4 }}
-  env:
-    {{- include "tandem.weightEnvironment" $ | nindent 4 }}
-    {{- include "tandem.telemetryEnvironment" (list $ "drafter") | nindent 4 }}
-    {{- with $drafter.env }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "tandem.arguments" $arguments | trim | nindent 4 }}
+  {{- with include "tandem.environment" (list $ "drafter" $drafter.env) }}{{ . | indent 2 }}{{ end }}
   ports:
     - name: drafter-health
       containerPort: 8712

@@ -23,6 +23,20 @@
 {{- end }}
 {{- end -}}
 
+{{/* A service's environment, or nothing. Takes (list $ service env-of-the-values). */}}
+{{- define "tandem.environment" -}}
+{{- $root := index . 0 -}}
+{{- $own := index . 2 -}}
+{{- $all := list (include "tandem.weightEnvironment" $root) (include "tandem.telemetryEnvironment" .) -}}
+{{- if $own -}}
+{{- $all = append $all (toYaml $own) -}}
+{{- end -}}
+{{- with $all | join "\n" | trim }}
+env:
+  {{- regexReplaceAll "\n+" . "\n" | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* What the restricted Pod Security Standard asks of a pod. */}}
 {{- define "tandem.podSecurity" -}}
 runAsNonRoot: true

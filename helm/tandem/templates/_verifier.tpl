@@ -15,6 +15,9 @@ The verifier's container. With gpu.mode devicePlugin a GPU belongs to one contai
   "drain-seconds" $replica.drainSeconds
 -}}
 {{- if $isTogether -}}
+{{- if $replica.drafter.options -}}
+{{- fail "replica.drafter.options has no effect with gpu.mode devicePlugin: the drafter takes the verifier's" -}}
+{{- end -}}
 {{- $_ := set $arguments "gateway" false -}}
 {{- $_ := set $arguments "draft-model" (include "tandem.checkpoint" (list $ "drafter")) -}}
 {{- else -}}
@@ -30,22 +33,14 @@ The verifier's container. With gpu.mode devicePlugin a GPU belongs to one contai
   imagePullPolicy: {{ .Values.images.pullPolicy }}
   command: [tandem, {{ ternary "up" "verifier" $isTogether }}]
   args:
-    {{- include "tandem.arguments" $arguments | nindent 4 }}
-  env:
-    {{- if and (eq .Values.gpu.mode "none") (not (hasKey $verifier.options "threads")) }}
-    # A container sees all processors of its node: its share is its limit.
-    - name: TANDEM_THREADS
-      valueFrom:
-        resourceFieldRef:
-          containerName: verifier
-          resource: limits.cpu
-          divisor: "1"
-    {{- end }}
-    {{- include "tandem.weightEnvironment" $ | nindent 4 }}
-    {{- include "tandem.telemetryEnvironment" (list $ "verifier") | nindent 4 }}
-    {{- with $verifier.env }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "tandem.arguments" $arguments | trim | nindent 4 }}
+  {{- $env := $verifier.env }}
+  {{- if and (eq .Values.gpu.mode "none") (not (hasKey $verifier.options "threads")) }}
+  {{- /* A container sees all processors of its node: its share is its limit. */}}
+  {{- $limit := dict "containerName" "verifier" "resource" "limits.cpu" "divisor" "1" }}
+  {{- $env = prepend $env (dict "name" "TANDEM_THREADS" "valueFrom" (dict "resourceFieldRef" $limit)) }}
+  {{- end }}
+  {{- with include "tandem.environment" (list $ "verifier" $env) }}{{ . | indent 2 }}{{ end }}
   ports:
     - name: grpc
       containerPort: 8701

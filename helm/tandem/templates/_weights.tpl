@@ -85,7 +85,7 @@ Where checkpoints come from. Each source is a way to name them, and volumes that
   imagePullPolicy: {{ $root.Values.images.pullPolicy }}
   command: [tandem, fetch]
   args:
-    {{- include "tandem.arguments" (index . 2) | nindent 4 }}
+    {{- include "tandem.arguments" (index . 2) | trim | nindent 4 }}
   env:
     - name: HF_HUB_CACHE
       value: /weights
