@@ -1,4 +1,4 @@
-"""What scanners for bad practice say of manifests and images. Whatever fails is explained here, and nothing else may."""
+"""What scanners for bad practice say of manifests and images. What fails is explained here, and nothing else may."""
 
 import json
 import re
@@ -28,7 +28,7 @@ EXPLAINED = {
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory):
-    """(check, object) of all that the scanner finds, in every mode, in the Dockerfile, and in one object that is wrong."""
+    """(check, object) of all findings: in every mode, in the Dockerfile, and in one object that is wrong."""
     folder = tmp_path_factory.mktemp("scanned")
     wrong = json.loads(json.dumps(render("cpu")["Deployment", "gateway"]))
     wrong["metadata"]["name"] = WRONG.partition("/")[2]
