@@ -112,7 +112,7 @@ def test_a_wrong_value_is_refused_by_name(setting, named, helm):
         ("cpu", "model.source=pvc", "model.pvc.claimName is required with model.source pvc"),
         ("cpu", "model.source=image", "model.image.target.reference is required with model.source image"),
         ("cpu", "gatewayApi.enabled=true", "gatewayApi.parents is required with gatewayApi.enabled"),
-        ("cpu", "replica.autoscaling.kind=keda", "telemetry.metrics.prometheusAddress is required"),
+        ("cpu", "replica.autoscaling.kind=keda", "replica.autoscaling.prometheusAddress is required"),
         ("device-plugin", "replica.drafter.options.threads=2", "replica.drafter.options has no effect"),
     ],
 )

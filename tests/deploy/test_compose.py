@@ -72,3 +72,20 @@ def test_on_a_gpu_both_processes_see_each_other():
     assert all["verifier"]["deploy"] == all["drafter"]["deploy"] and all["verifier"]["ipc"] == "shareable"
     for name in ("verifier", "drafter"):
         assert all[name]["build"]["args"] == {"DEVICE": "cuda"} and all[name]["image"].endswith(":cuda")
+
+
+def test_what_services_send_reaches_the_backend():
+    collector = yaml.safe_load((DEPLOY / "otel-collector.yaml").read_text())
+    port = collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].rpartition(":")[2]
+    all = services("compose.yaml", "compose.telemetry.yaml")
+    for name in CONFIGS:
+        environment = all[name]["environment"]
+        assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://collector:{port}" and "HF_TOKEN" in environment
+        assert environment["OTEL_SERVICE_NAME"] == f"tandem-{name}"
+        assert set(all[name]["networks"]) & set(all["collector"]["networks"])
+    for signal in ("traces", "metrics", "logs"):
+        pipeline = collector["service"]["pipelines"][signal]
+        for part in ("receivers", "processors", "exporters"):
+            assert pipeline[part] and collector[part].keys() >= set(pipeline[part])
+    given = re.findall(r"\$\{env:(\w+)\}", (DEPLOY / "otel-collector.yaml").read_text())
+    assert all["collector"]["environment"].keys() == set(given)

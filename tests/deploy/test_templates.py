@@ -1,10 +1,12 @@
 """What each template makes of the values."""
 
 import math
+import re
 
 import pytest
 import yaml
 
+from tandem.telemetry import metrics
 from tests.deploy.chart import CHART, MODES, containers, options, pod_spec, render
 
 
@@ -187,6 +189,8 @@ def test_replicas_follow_their_queue_and_their_memory():
     triggers = render("dra")["ScaledObject", "replica"]["spec"]["triggers"]
     assert [trigger["metadata"]["threshold"] for trigger in triggers] == ["8", "80"]
     assert all('namespace="serving",pod=~"t-tandem-replica-.*"' in trigger["metadata"]["query"] for trigger in triggers)
+    names = {name for trigger in triggers for name in re.findall(r"tandem_\w+", trigger["metadata"]["query"])}
+    assert names <= {metric.name for metric in vars(metrics).values() if isinstance(metric, metrics.Metric)}
     assert objects["HorizontalPodAutoscaler", "gateway"]["spec"]["metrics"][0]["resource"]["name"] == "cpu"
 
 
