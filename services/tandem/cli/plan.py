@@ -43,7 +43,7 @@ class Plan:
     services: tuple[ServicePlan, ...]
     gateway: str  # address for clients on this machine; without a gateway of its own, for gateways
     verifier: str
-    has_drafter: bool
+    has_drafter: bool  # that is waited for
 
 
 def add_plan_options(parser: Parser) -> None:
@@ -78,12 +78,6 @@ def make_plan(
         address = verifier_address = free_address(_lone_verifier(arguments, up, environment).listen)
     drafter_address = f"{UNIX_PREFIX}{run_directory / 'drafter.sock'}"
     lookup_address = f"{UNIX_PREFIX}{run_directory / 'lookup.sock'}"
-    gateway_config = load_config(
-        GatewayConfig,
-        arguments,
-        {"tokenizer": up.target, "verifier": verifier_address, "listen": address},
-        environment,
-    )
     is_split = up.drafter == SPLIT
     verifier_config = load_config(
         VerifierConfig,
@@ -106,11 +100,13 @@ def make_plan(
         name: str, config: GatewayConfig | VerifierConfig | DrafterConfig | LookupConfig, address: str
     ) -> ServicePlan:
         settings = (name, *to_arguments(config), *log_arguments)
-        return ServicePlan(name, settings, address, config.drain_seconds + _MARGIN_SECONDS)
+        return ServicePlan(name, settings, _local(address), config.drain_seconds + _MARGIN_SECONDS)
 
-    services = [service("verifier", verifier_config, _local(verifier_address))]
+    services = [service("verifier", verifier_config, verifier_config.health_listen or verifier_address)]
     if up.gateway:
-        services.append(service("gateway", gateway_config, _local(address)))
+        decided = {"tokenizer": up.target, "verifier": verifier_address, "listen": address}
+        gateway_config = load_config(GatewayConfig, arguments, decided, environment)
+        services.append(service("gateway", gateway_config, gateway_config.health_listen or address))
     if is_split:
         decided = {
             "draft_model": up.draft_model_in_force,
@@ -127,7 +123,9 @@ def make_plan(
     if up.lookup:
         lookup_config = LookupConfig(listen=lookup_address, num_speculative_tokens=verifier_config.max_draft_tokens)
         services.insert(0, service("lookup-drafter", lookup_config, lookup_address))
-    return Plan(tuple(services), _local(address), _local(verifier_address), up.drafter != NO_DRAFTER or up.lookup)
+    # A verifier that others call may want to be shown a certificate: it is not asked after its drafter.
+    has_drafter = up.gateway and (up.drafter != NO_DRAFTER or up.lookup)
+    return Plan(tuple(services), _local(address), _local(verifier_address), has_drafter)
 
 
 def free_address(listen: str) -> str:
