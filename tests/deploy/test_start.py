@@ -2,8 +2,10 @@
 replica of each mode serve the demo pair, and the pod of `helm test` asks them for a text."""
 
 import shutil
+import tempfile
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -72,10 +74,12 @@ class Release:
 
 
 @pytest.mark.parametrize("mode", ["dra", "device-plugin", "image-volumes"])
-def test_a_release_serves_as_it_is_rendered(mode, tmp_path):
+def test_a_release_serves_as_it_is_rendered(mode):
     with ExitStack() as ending:
+        # Not tmp_path: that of a socket has to be short.
+        folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="tandem-")))
         hub = ending.enter_context(Hub({"org/target": DEMO_TARGET, "org/drafter": DEMO_DRAFTER}, TOKEN))
-        release = Release(mode, tmp_path, ending, hub)
+        release = Release(mode, folder, ending, hub)
 
         pod = release.pod("gateway")
         if "fetch" in containers(pod.spec):
