@@ -63,7 +63,7 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     interceptors = _interceptors(config)
     checkpoint = await asyncio.to_thread(open_checkpoint, config.tokenizer, Part.TEXT)
     encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
-    async with open_channel(config.verifier) as channel:
+    async with open_channel(config.verifier, tls=config.verifier_tls) as channel:
         verifier = VerifierLink(channel, config.model_name)
         server = RpcServer(interceptors, ServerLimits(config.max_message_bytes, config.max_concurrent_streams))
         server.add(

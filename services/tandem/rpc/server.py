@@ -1,4 +1,4 @@
-"""A gRPC server as every service runs it: limits, health, reflection, and an orderly start and stop."""
+"""A gRPC server as every service runs it: limits, TLS, health, reflection, and an orderly start and stop."""
 
 import asyncio
 import os
@@ -18,6 +18,7 @@ from tandem.rpc import health
 from tandem.rpc.addresses import UNIX_PREFIX, socket_path
 from tandem.rpc.health_port import open_health_port
 from tandem.rpc.interceptors import DrainInterceptor, ErrorInterceptor
+from tandem.rpc.tls import ServerTls
 
 MAX_METADATA_BYTES = 16 * 1024
 # sun_path of Linux, with its closing zero.
@@ -40,14 +41,22 @@ class RpcServer:
     """One listening server. Servicers raise; health says NOT_SERVING until told otherwise."""
 
     def __init__(
-        self, interceptors: Sequence[grpc.aio.ServerInterceptor] = (), limits: ServerLimits = ServerLimits()
+        self,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        limits: ServerLimits = ServerLimits(),
+        tls: ServerTls | None = None,
+        has_reflection: bool = False,
     ) -> None:
         """Makes a server that listens nowhere yet.
 
         Args:
             interceptors: run after errors are caught and before handlers; they refuse by raising.
             limits: what one client may take.
+            tls: what clients are shown; None: plain text. Unix sockets have none.
+            has_reflection: whether callers may ask which services and messages there are.
         """
+        self._tls = tls
+        self._has_reflection = has_reflection
         self._draining = DrainInterceptor()
         self._grpc = grpc.aio.server(
             interceptors=[ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
@@ -83,8 +92,9 @@ class RpcServer:
         """
         self._health = health.Health(self._draining.services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
-        names = (*sorted(self._draining.services), health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._grpc)
+        if self._has_reflection:
+            names = (*sorted(self._draining.services), health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
         path = socket_path(listen)
         if path:
             self._bind_socket(path)
@@ -124,7 +134,7 @@ class RpcServer:
         host, colon, port = listen.rpartition(":")
         if not (colon and host and port.isdecimal() and int(port) <= 65535):
             raise ConfigError(f"cannot listen on {listen!r}: expected HOST:PORT or {UNIX_PREFIX}/PATH")
-        return f"{host}:{self._bind(listen)}"
+        return f"{host}:{self._bind(listen, self._tls.credentials() if self._tls else None)}"
 
     def _bind_socket(self, path: Path) -> None:
         if not path.is_absolute() or len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
@@ -144,9 +154,12 @@ class RpcServer:
         finally:
             os.umask(umask)
 
-    def _bind(self, address: str) -> int:
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
         try:
-            port = self._grpc.add_insecure_port(address)
+            if credentials:
+                port = self._grpc.add_secure_port(address, credentials)
+            else:
+                port = self._grpc.add_insecure_port(address)
         except RuntimeError:
             port = 0
         if port == 0:
@@ -160,6 +173,8 @@ def _options(limits: ServerLimits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", limits.max_concurrent_streams),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        # Who connects and says nothing, or half a TLS greeting, is let go.
+        ("grpc.server_handshake_timeout_ms", 10_000),
         # Two processes on one port would share its requests by chance.
         ("grpc.so_reuseport", 0),
         # A client that is gone without a word is noticed; one that pings at a modest pace is welcome.

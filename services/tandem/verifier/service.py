@@ -84,7 +84,7 @@ async def open_verifier(
     metrics = Metrics()
     streams = OutputStreams(asyncio.get_running_loop())
     service = VerifierService(streams, metrics)
-    server = RpcServer(limits=ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS))
+    server = RpcServer(limits=ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS), tls=config.tls)
     server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, service, VERIFIER_SERVICE)
     try:
         # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
