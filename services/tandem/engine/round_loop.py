@@ -118,8 +118,8 @@ class RoundLoop:
         self.runner.enter(sequence, scheduled.slot)
         self._prompt_logprobs.pop(sequence.sequence_id, None)
         if sequence.num_cached_tokens is None:
-            sequence.num_cached_tokens = scheduled.start
-            self.metrics.count(names.CACHED_TOKENS, scheduled.start)
+            sequence.num_cached_tokens = min(scheduled.start, sequence.num_prompt_tokens)
+            self.metrics.count(names.CACHED_TOKENS, sequence.num_cached_tokens)
 
     def _commit(self, scheduled: ScheduledSequence, chosen: Chosen | None) -> SequenceOutput | None:
         sequence, is_verify = scheduled.sequence, scheduled.sequence.is_decoding

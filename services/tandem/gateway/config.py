@@ -20,7 +20,14 @@ class GatewayConfig:
         help="the target's checkpoint, for its tokenizer and chat template: a folder, or ORGANISATION/NAME@COMMIT"
     )
     listen: str = option("127.0.0.1:8700", help="HOST:PORT or unix:/PATH to serve on; port 0 takes a free one")
-    verifier: str = option(default_socket("verifier"), help="address of the verifier: unix:/PATH or HOST:PORT")
+    verifier: str = option(
+        default_socket("verifier"),
+        help="verifiers, with commas between them: unix:/PATH, HOST:PORT, or dns:HOST:PORT for all addresses of HOST",
+    )
+    verifier_refresh_seconds: float = option(5.0, help="time until the names of dns: verifiers are looked up again")
+    resume_seconds: float = option(
+        30.0, help="time to find another verifier for a text whose own was lost, where there are several"
+    )
     model_name: str = option("", help="name that clients use; empty: the verifier's")
     verifier_ca_file: str = option("", help="authorities (PEM) that the verifiers' certificates come from; empty: no TLS")
     verifier_certificate_file: str = option("", help="certificate chain (PEM) that verifiers are shown")

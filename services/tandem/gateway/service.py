@@ -16,11 +16,14 @@ from tandem.gateway.generation_service import GenerationService
 from tandem.gateway.model_service import ModelService
 from tandem.gateway.prompt import PromptEncoder
 from tandem.gateway.rate_limit import GENERATION_SERVICE, RateLimitInterceptor
+from tandem.gateway.verifier_addresses import VerifierAddresses
 from tandem.gateway.verifier_link import VerifierLink
+from tandem.gateway.verifier_pool import VerifierPool
 from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.rpc.channel import open_channel
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
+from tandem.telemetry.metrics import Metrics
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -34,11 +37,12 @@ class Gateway:
 
     server: RpcServer
     address: str  # with the port in force
-    verifier: VerifierLink
+    verifiers: VerifierPool
+    metrics: Metrics
 
-    async def follow_verifier(self) -> None:
-        """Keeps the gateway's health that of its verifier, for as long as it runs."""
-        await self.verifier.watch(self.server.set_serving)
+    async def follow_verifiers(self) -> None:
+        """Keeps the gateway's health that of its verifiers: good while one of them serves. For as long as it runs."""
+        await self.verifiers.follow(self.server.set_serving)
 
 
 async def run(config: GatewayConfig) -> None:
@@ -50,12 +54,12 @@ async def run(config: GatewayConfig) -> None:
     logger.info("gateway: %s", describe(config))
     async with open_gateway(config) as gateway:
         logger.info("gateway ready on %s", gateway.address)
-        await serve_until_stopped(gateway.server, config.drain_seconds, [gateway.follow_verifier()])
+        await serve_until_stopped(gateway.server, config.drain_seconds, [gateway.follow_verifiers()])
 
 
 @asynccontextmanager
 async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
-    """A gateway that listens, and says NOT_SERVING until `follow_verifier` finds a verifier that serves.
+    """A gateway that listens, and says NOT_SERVING until `follow_verifiers` finds a verifier that serves.
 
     Raises:
         ConfigError: the gateway cannot start with `config`.
@@ -63,19 +67,26 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     interceptors = _interceptors(config)
     checkpoint = await asyncio.to_thread(open_checkpoint, config.tokenizer, Part.TEXT)
     encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
-    async with open_channel(config.verifier, tls=config.verifier_tls) as channel:
-        verifier = VerifierLink(channel, config.model_name)
-        server = RpcServer(interceptors, ServerLimits(config.max_message_bytes, config.max_concurrent_streams))
-        server.add(
-            generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-            GenerationService(verifier, encoder, config.max_output_tokens),
-            GENERATION_SERVICE,
-        )
-        server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifier), MODEL_SERVICE)
-        try:
-            yield Gateway(server, await server.start(config.listen, config.health_listen), verifier)
-        finally:
-            await server.stop(0)
+    metrics = Metrics()
+    verifiers = VerifierPool(
+        VerifierAddresses(config.verifier),
+        lambda address: VerifierLink(address, open_channel(address, tls=config.verifier_tls), config.model_name),
+        config.verifier_refresh_seconds,
+        metrics,
+    )
+    limits = ServerLimits(config.max_message_bytes, config.max_concurrent_streams)
+    server = RpcServer(interceptors, limits, config.tls, config.reflection)
+    server.add(
+        generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
+        GenerationService(verifiers, encoder, config.max_output_tokens, config.resume_seconds, metrics),
+        GENERATION_SERVICE,
+    )
+    server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)
+    try:
+        yield Gateway(server, await server.start(config.listen, config.health_listen), verifiers, metrics)
+    finally:
+        await server.stop(0)
+        await verifiers.close()
 
 
 def _interceptors(config: GatewayConfig) -> list[grpc.aio.ServerInterceptor]:

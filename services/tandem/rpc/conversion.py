@@ -38,6 +38,7 @@ class ResolvedRequest:
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
+    output_token_ids: tuple[int, ...]  # generated before, elsewhere
     sampling: SamplingParams
     stopping: StoppingParams
     output: OutputParams
@@ -55,6 +56,7 @@ def resolve_request(request: verifier_service_pb2.GenerateRequest, defaults: Req
     prompt = tuple(request.prompt_token_ids)
     _require(bool(prompt), "spec.token_ids", "needs at least one token id")
     _require_ids(prompt, "spec.token_ids", defaults.vocabulary_size)
+    _require_ids(request.output_token_ids, "output_token_ids", defaults.vocabulary_size)
     num_tokens_left = defaults.context_length - len(prompt)
     if num_tokens_left < 1:
         raise InvalidRequest(
@@ -74,6 +76,7 @@ def resolve_request(request: verifier_service_pb2.GenerateRequest, defaults: Req
     return ResolvedRequest(
         request_id=request.request_id,
         prompt_token_ids=prompt,
+        output_token_ids=tuple(request.output_token_ids),
         sampling=_sampling(request.sampling, defaults),
         stopping=_stopping(request, num_tokens_left, defaults),
         output=output,

@@ -23,6 +23,9 @@ from tandem.rpc.tls import ServerTls
 MAX_METADATA_BYTES = 16 * 1024
 # sun_path of Linux, with its closing zero.
 MAX_SOCKET_PATH_BYTES = 107
+# Clients that watch health have gone elsewhere by then, and others been refused: a call that arrives just as a server
+# closes is cut off without a word.
+NOTICE_SECONDS = 0.3
 # What handlers said last still has to leave the process.
 LAST_WORDS_SECONDS = 0.5
 
@@ -122,8 +125,9 @@ class RpcServer:
         self._draining.begin()
         for callback in self._on_stopping:
             callback()
+        await asyncio.sleep(min(grace_seconds, NOTICE_SECONDS))
         try:
-            await asyncio.wait_for(self._draining.wait_until_idle(), grace_seconds)
+            await asyncio.wait_for(self._draining.wait_until_idle(), max(0.0, grace_seconds - NOTICE_SECONDS))
         except TimeoutError:
             pass
         await self._grpc.stop(min(grace_seconds, LAST_WORDS_SECONDS))
