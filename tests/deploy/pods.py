@@ -27,6 +27,11 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 IMAGE = {"/opt/tandem/demo": DEMO_TARGET.parent}
 
 
+def here(text):
+    """A text in which every service of the release is this machine."""
+    return re.sub(rf"\b[\w-]+\.{NAMESPACE}\.svc\b", "localhost", text)
+
+
 class Ports:
     """For each port of the manifests a free one of this machine."""
 
@@ -96,7 +101,7 @@ class Process:
         folders = {**IMAGE, **self._mounts}
         paths = "|".join(sorted(map(re.escape, folders), key=len, reverse=True))
         text = re.sub(rf"(?<![\w/])({paths})(?=/|$)", lambda found: str(folders[found[1]]), text)
-        text = re.sub(rf"\b[\w-]+\.{NAMESPACE}\.svc\b", "localhost", text)
+        text = here(text)
         text = re.sub(r"(0\.0\.0\.0|localhost):(\d+)", lambda found: self._address(found[1], int(found[2])), text)
         return text.replace("--device=cuda", "--device=cpu")
 

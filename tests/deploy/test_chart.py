@@ -16,10 +16,14 @@ KUBERNETES = ("1.34", "1.37")  # the oldest that has all we ask for, and the new
 CUSTOM = {"cert-manager.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com"}
 MAX_TEMPLATE_LINES = 150
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+TLS = {"trust-network", "tls-certificate-file", "tls-key-file", "tls-client-ca-file"}
 # What the chart decides itself.
 DECIDED = {
-    GatewayConfig: {"tokenizer", "listen", "health-listen", "verifier", "model-name", "api-keys-file", "drain-seconds"},
-    VerifierConfig: {
+    GatewayConfig: TLS | {
+        "tokenizer", "listen", "health-listen", "verifier", "model-name", "api-keys-file", "drain-seconds",
+        "verifier-ca-file", "verifier-certificate-file", "verifier-key-file", "verifier-tls-name",
+    },
+    VerifierConfig: TLS | {
         "target", "listen", "health-listen", "drafter", "draft-model", "lookup-drafter", "model-name", "device",
         "exchange-directory", "drain-seconds",
     },

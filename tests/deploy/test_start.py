@@ -11,11 +11,17 @@ from urllib.parse import urlsplit
 import pytest
 
 from tandem.demo import DEMO_DRAFTER, DEMO_TARGET
-from tests.deploy.chart import containers, pod_spec, render
-from tests.deploy.pods import Pod, Ports
+from tests.deploy.authority import Authority
+from tests.deploy.chart import NAMESPACE, containers, pod_spec, render
+from tests.deploy.pods import Pod, Ports, here
 from tests.hub import Hub
 
 TOKEN, KEY = "a-token-of-a-test", "a-key-of-a-test"
+KEY_FILES = {"keys": "api-keys", "test-key": "api-key"}
+PAIRS = {
+    "gateway-pair": (["gateway"], ["client auth"]),
+    "replica-pair": ([f"t-tandem-replica.{NAMESPACE}.svc"], ["server auth"]),
+}
 START_SECONDS = 60
 FOLDER = DEMO_TARGET.parent
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -38,6 +44,7 @@ class Release:
         self._objects = render(mode)
         self._folder = folder
         self._ending = ending
+        self._authority = Authority(folder / "authority")
         self._ports = Ports({8080: urlsplit(hub.endpoint).port})
 
     def pod(self, component):
@@ -55,10 +62,25 @@ class Release:
             elif "secret" in volume:
                 volumes[name] = folder / name
                 volumes[name].mkdir()
-                (
-                    volumes[name] / {"keys": "api-keys", "test-key": "api-key"}[volume["secret"]["secretName"]]
-                ).write_text(KEY)
+                self._fill(volumes[name], volume["secret"])
         return Pod(pod_spec(self._objects, component), folder, self._ports, volumes)
+
+    def _fill(self, folder, secret):
+        """A secret's files, as a user makes them, or cert-manager from the rendered certificates."""
+        made = {
+            object["spec"]["secretName"]: (object["spec"]["dnsNames"], object["spec"]["usages"])
+            for (kind, name), object in self._objects.items()
+            if kind == "Certificate" and name != "authority"
+        }
+        name = secret["secretName"]
+        if name in KEY_FILES:
+            (folder / KEY_FILES[name]).write_text(f"# of a test\n{KEY}\n")
+            return
+        names, usages = made.get(name) or PAIRS[name]
+        self._authority.issue(folder, [here(name) for name in names], usages)
+        for file in folder.iterdir() if "items" in secret else ():
+            if file.name not in {item["path"] for item in secret["items"]}:
+                file.unlink()
 
     def start(self, pod, name):
         """Starts a container, which ends with the test."""

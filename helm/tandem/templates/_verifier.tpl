@@ -27,7 +27,7 @@ The verifier's container. With gpu.mode devicePlugin a GPU belongs to one contai
 {{- $_ := set $arguments "device" "cuda" -}}
 {{- $_ := set $arguments "dtype" (default "bfloat16" $verifier.options.dtype) -}}
 {{- end -}}
-{{- $arguments = merge $arguments (include "tandem.replicaTlsArguments" $ | fromYaml) (include "tandem.telemetryArguments" (list $ "verifier") | fromYaml) $verifier.options -}}
+{{- $arguments = merge $arguments (include "tandem.verifierTlsArguments" $ | fromYaml) (include "tandem.telemetryArguments" (list $ "verifier") | fromYaml) $verifier.options -}}
 - name: verifier
   image: {{ include "tandem.image" (list $ .Values.images.verifier) }}
   imagePullPolicy: {{ .Values.images.pullPolicy }}
@@ -58,7 +58,7 @@ The verifier's container. With gpu.mode devicePlugin a GPU belongs to one contai
     {{- include "tandem.gpuResources" (list $ $verifier.resources) | nindent 4 }}
   volumeMounts:
     {{- include "tandem.replicaMounts" $ | nindent 4 }}
-    {{- include "tandem.verifierTlsMounts" $ | nindent 4 }}
+    {{- include "tandem.tlsMounts" (list $ "replica") | nindent 4 }}
 {{- end -}}
 
 {{/* A container's resources with its share in the GPU. Takes (list $ resources). */}}
