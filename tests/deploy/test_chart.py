@@ -80,7 +80,7 @@ def test_operators_take_every_object_of_theirs(rendered_files):
     script = CHART.parents[1] / "tests" / "deploy" / "validate_custom.mjs"
     code, out, err = run("node", script, TOOLS / "node_modules", input=json.dumps(custom))
     assert (code, out) == (0, ""), out + err
-    assert {object["kind"] for object in custom} >= {"GRPCRoute", "ScaledObject"}
+    assert {object["kind"] for object in custom} >= {"Certificate", "GRPCRoute", "Issuer", "ScaledObject"}
     del custom[0]["spec"]
     assert "spec" in run("node", script, TOOLS / "node_modules", input=json.dumps(custom))[1]
 
@@ -115,6 +115,7 @@ def test_a_wrong_value_is_refused_by_name(setting, named, helm):
         ("cpu", "model.source=hub", "model.hub.target is required with model.source hub"),
         ("cpu", "model.source=pvc", "model.pvc.claimName is required with model.source pvc"),
         ("cpu", "model.source=image", "model.image.target.reference is required with model.source image"),
+        ("cpu", "tls.public.enabled=true", "tls.public.issuer.name is required without tls.public.existingSecret"),
         ("cpu", "gatewayApi.enabled=true", "gatewayApi.parents is required with gatewayApi.enabled"),
         ("cpu", "replica.autoscaling.kind=keda", "replica.autoscaling.prometheusAddress is required"),
         ("device-plugin", "replica.drafter.options.threads=2", "replica.drafter.options has no effect"),

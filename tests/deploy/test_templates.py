@@ -213,6 +213,48 @@ def test_keys_come_from_secrets_that_exist():
     assert not [kind for kind, _ in objects if kind == "Secret"]
 
 
+def test_both_sides_prove_who_they_are():
+    objects = render("image-volumes")
+    gateway = containers(pod_spec(objects, "gateway"))["gateway"]
+    verifier = containers(pod_spec(objects, "replica"))["verifier"]
+    server = objects["Certificate", "replica"]["spec"]
+    assert options(gateway)["verifier-tls-name"] in server["dnsNames"] and server["usages"] == ["server auth"]
+    assert objects["Certificate", "gateway"]["spec"]["usages"] == ["client auth"]
+    for options_, name in ((options(gateway), "verifier-ca-file"), (options(verifier), "tls-client-ca-file")):
+        assert options_[name] == "/etc/tandem/tls/internal/ca.crt" and "trust-network" not in options_
+    for component in ("gateway", "replica"):
+        secrets = [
+            volume["secret"]["secretName"] for volume in pod_spec(objects, component)["volumes"] if "secret" in volume
+        ]
+        certificate = objects["Certificate", component]["spec"]
+        assert certificate["secretName"] in secrets and certificate["issuerRef"]["name"] == "gemma-authority"
+    assert objects["Issuer", "authority"]["spec"]["ca"]["secretName"] == "gemma-authority-tls"
+    assert "drafter" in containers(pod_spec(objects, "replica")), "which has no certificate: it listens on no network"
+    existing = render("device-plugin")
+    assert not [kind for kind, _ in existing if kind in ("Certificate", "Issuer")]
+    assert "gateway-pair" in str(pod_spec(existing, "gateway")["volumes"])
+
+
+def test_without_tls_the_network_is_trusted_and_said_to_be():
+    objects = render("cpu")
+    for component, name in (("gateway", "gateway"), ("replica", "verifier")):
+        assert options(containers(pod_spec(objects, component))[name])["trust-network"] is True
+
+
+def test_clients_know_the_gateway_and_are_known_where_it_is_asked_for():
+    objects = render("image-volumes")
+    assert objects["Certificate", "public"]["spec"]["dnsNames"] == ["gemma-gateway.serving.svc", "gemma.example"]
+    (authority,) = [volume for volume in pod_spec(objects, "test")["volumes"] if volume["name"] == "tls-authority"]
+    assert authority["secret"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}], "no key of the gateway's"
+    known = render("image-volumes", "tls.public.clientCaSecret=clients", "test.clientSecret=client")
+    gateway = containers(pod_spec(known, "gateway"))["gateway"]
+    assert options(gateway)["tls-client-ca-file"] == "/etc/tandem/tls/clients/ca.crt"
+    assert (
+        options(containers(pod_spec(known, "test"))["generation"])["server-key-file"]
+        == "/etc/tandem/tls/client/tls.key"
+    )
+
+
 def test_a_route_leads_to_the_public_contract_alone():
     route = render("image-volumes")["GRPCRoute", "gateway"]["spec"]
     services = {match["method"]["service"] for match in route["rules"][0]["matches"]}
