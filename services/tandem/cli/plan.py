@@ -106,6 +106,8 @@ def make_plan(
     if up.gateway:
         decided = {"tokenizer": up.target, "verifier": verifier_address, "listen": address}
         gateway_config = load_config(GatewayConfig, arguments, decided, environment)
+        if gateway_config.tls:
+            raise ConfigError("'tandem up' serves plain text on this machine; for TLS start 'tandem gateway' by itself")
         services.append(service("gateway", gateway_config, gateway_config.health_listen or address))
     if is_split:
         decided = {

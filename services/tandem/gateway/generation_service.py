@@ -13,6 +13,7 @@ import grpc
 from tandem.core.errors import DeadlineExceeded
 from tandem.gateway.generation import Event, Generation
 from tandem.gateway.prompt import PromptEncoder
+from tandem.gateway.rate_limit import spend_tokens
 from tandem.gateway.relay import Relay
 from tandem.gateway.verifier_pool import VerifierPool
 from tandem.gateway.verifier_request import check_spec, verifier_request
@@ -102,7 +103,16 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
         relay = Relay(self._verifiers, request, model, _seconds_left(context), self._resume_seconds, self._metrics)
         async with aclosing(relay.responses()) as responses, aclosing(generation.events(responses)) as events:
             async for event in events:
+                _count_tokens(event)
                 yield event
+
+
+def _count_tokens(event: Event) -> None:
+    match event:
+        case types_pb2.Started():
+            spend_tokens(event.num_prompt_tokens)
+        case types_pb2.Delta():
+            spend_tokens(event.num_tokens)
 
 
 def _seconds_left(context: Context) -> float | None:

@@ -10,16 +10,17 @@ from pathlib import Path
 import grpc
 
 from tandem.core.config import describe
-from tandem.gateway.authentication import ApiKeys, AuthenticationInterceptor
+from tandem.gateway.authentication import ApiKeysFile, AuthenticationInterceptor
 from tandem.gateway.config import GatewayConfig
 from tandem.gateway.generation_service import GenerationService
 from tandem.gateway.model_service import ModelService
 from tandem.gateway.prompt import PromptEncoder
-from tandem.gateway.rate_limit import GENERATION_SERVICE, RateLimitInterceptor
+from tandem.gateway.rate_limit import GENERATION_SERVICE, CallerLimits, RateLimitInterceptor
 from tandem.gateway.verifier_addresses import VerifierAddresses
 from tandem.gateway.verifier_link import VerifierLink
 from tandem.gateway.verifier_pool import VerifierPool
 from tandem.models.checkpoint import Part, open_checkpoint
+from tandem.rpc.addresses import is_local
 from tandem.rpc.channel import open_channel
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
@@ -64,7 +65,9 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     Raises:
         ConfigError: the gateway cannot start with `config`.
     """
-    interceptors = _interceptors(config)
+    keys_file = ApiKeysFile(Path(config.api_keys_file)) if config.api_keys_file else None
+    if keys_file and config.tls is None and not is_local(config.listen):
+        logger.warning("API keys travel in plain text to %s unless a proxy adds TLS", config.listen)
     checkpoint = await asyncio.to_thread(open_checkpoint, config.tokenizer, Part.TEXT)
     encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
     metrics = Metrics()
@@ -75,25 +78,33 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         metrics,
     )
     limits = ServerLimits(config.max_message_bytes, config.max_concurrent_streams)
-    server = RpcServer(interceptors, limits, config.tls, config.reflection)
+    server = RpcServer(_interceptors(config, keys_file), limits, config.tls, config.reflection)
     server.add(
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
         GenerationService(verifiers, encoder, config.max_output_tokens, config.resume_seconds, metrics),
         GENERATION_SERVICE,
     )
     server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)
-    try:
-        yield Gateway(server, await server.start(config.listen, config.health_listen), verifiers, metrics)
-    finally:
-        await server.stop(0)
-        await verifiers.close()
+    async with _followed(keys_file):
+        try:
+            yield Gateway(server, await server.start(config.listen, config.health_listen), verifiers, metrics)
+        finally:
+            await server.stop(0)
+            await verifiers.close()
 
 
-def _interceptors(config: GatewayConfig) -> list[grpc.aio.ServerInterceptor]:
+def _interceptors(config: GatewayConfig, keys_file: ApiKeysFile | None) -> list[grpc.aio.ServerInterceptor]:
     """Who is it, and has it had its share: in this order, so that nobody spends another's share."""
-    interceptors: list[grpc.aio.ServerInterceptor] = []
-    if config.api_keys_file:
-        interceptors.append(AuthenticationInterceptor(ApiKeys.load(Path(config.api_keys_file))))
-    if config.requests_per_minute > 0:
-        interceptors.append(RateLimitInterceptor(config.requests_per_minute))
-    return interceptors
+    limits = CallerLimits(config.requests_per_minute, config.tokens_per_minute, config.streams_per_key)
+    return [AuthenticationInterceptor(keys_file), RateLimitInterceptor(limits)]
+
+
+@asynccontextmanager
+async def _followed(keys_file: ApiKeysFile | None) -> AsyncIterator[None]:
+    """Takes up changes of the file while inside."""
+    following = asyncio.create_task(keys_file.follow()) if keys_file else None
+    try:
+        yield
+    finally:
+        if following:
+            following.cancel()

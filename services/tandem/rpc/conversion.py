@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tandem.core.errors import InvalidRequest
 from tandem.core.output_format import FormatKind, OutputFormat
-from tandem.core.sampling_params import SEED_RANGE, OutputParams, SamplingParams, StoppingParams
+from tandem.core.sampling_params import MAX_LOGIT_BIAS, SEED_RANGE, OutputParams, SamplingParams, StoppingParams
 from tandem.core.sequence import FinishReason, SpeculationStats
 from tandem.internal.v1 import verifier_service_pb2
 from tandem.v1 import types_pb2
@@ -94,6 +94,7 @@ def _output_format(message: types_pb2.OutputFormat) -> OutputFormat:
 
 
 def _sampling(options: types_pb2.SamplingOptions, defaults: RequestDefaults) -> SamplingParams:
+    _require(len(options.logit_bias) <= MAX_LOGIT_BIAS, "spec.sampling.logit_bias", f"at most {MAX_LOGIT_BIAS} entries")
     _require_ids(options.logit_bias, "spec.sampling.logit_bias", defaults.vocabulary_size)
 
     def given(name: str, default: float) -> float:
