@@ -45,7 +45,7 @@ test: $(VENV)/.dev  ## Run every test, up to four files at a time, each on one t
 
 .PHONY: test-deploy
 test-deploy: $(VENV)/.dev $(DEPLOY)/.tools  ## Render, validate and start what deploy/ and helm/ hold.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/deploy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile tests/deploy
 
 .PHONY: lint
 lint: $(VENV)/.dev $(BUF)  ## Check style, types, imports and contracts.
