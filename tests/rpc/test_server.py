@@ -73,10 +73,10 @@ async def test_a_port_for_probes_tells_health_and_nothing_else(fake, tmp_path):
             await health.Check(health_pb2.HealthCheckRequest(), timeout=1)
     other = RpcServer()
     with socket.socket() as taken, pytest.raises(ConfigError, match="cannot tell health on"):
-        taken.bind(("127.0.0.1", port))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
         try:
-            await other.start(f"unix:{tmp_path}/s", f"127.0.0.1:{port}")
+            await other.start(f"unix:{tmp_path}/s", f"127.0.0.1:{taken.getsockname()[1]}")
         finally:
             await other.stop(0)
 
