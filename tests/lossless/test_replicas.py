@@ -12,24 +12,29 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+import torch
 from tokenizers import Tokenizer
 
 from tandem.core.sampling_params import SamplingParams
 from tandem.demo import DEMO_DRAFTER, DEMO_TARGET, held_out_prompts
+from tandem.models.gemma4.weights import load_target
 from tandem.v1 import generation_service_pb2 as pb
 from tandem.v1 import generation_service_pb2_grpc as pb_grpc
 from tandem.v1 import types_pb2
-from tests.lossless import conftest
+from tests.conftest import NEAR_TIE
 from tests.lossless.near_tie import is_near_tie
 
 NUM_STREAMS = 16
-MAX_TOKENS = 48
+MAX_TOKENS = 64
 SHORT = 12  # tokens of a request under the rolling restart
 NUM_CLIENTS = 4
 # What a client needs for a gateway that is about to stop: another address, an eye on health, and a second try.
-RETRYING = """{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}, "methodConfig": [{"name": [{}], "retryPolicy": {
-    "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
-    "retryableStatusCodes": ["UNAVAILABLE"]}}]}"""
+RETRYING = """{
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "healthCheckConfig": {"serviceName": ""},
+    "methodConfig": [{"name": [{}], "retryPolicy": {
+        "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "1s", "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"]}}]}"""
 
 
 class Service:
@@ -53,7 +58,7 @@ class Service:
         return len(re.findall(pattern, self._log.read_text()))
 
     async def wait_for(self, pattern, count):
-        give_up_at = time.monotonic() + 40
+        give_up_at = time.monotonic() + 60
         while self.count(pattern) < count:
             assert self.process.poll() is None and time.monotonic() < give_up_at, self._log.read_text()
             await asyncio.sleep(0.02)
@@ -187,12 +192,12 @@ def undisturbed(fleet):
     return asyncio.run(write())
 
 
-async def test_a_killed_verifiers_texts_go_on_elsewhere(fleet, undisturbed):
+async def test_a_killed_verifiers_texts_go_on_elsewhere(fleet, undisturbed, record_property):
     num_deltas = [0] * len(ASKED)
 
     def kill_in_the_middle(stream):
         num_deltas[stream] += 1
-        if min(num_deltas) == 3 and victim.poll() is None:
+        if min(num_deltas) == 2 and victim.poll() is None:
             victim.kill()
 
     victim = fleet.verifiers[0].process
@@ -200,15 +205,16 @@ async def test_a_killed_verifiers_texts_go_on_elsewhere(fleet, undisturbed):
         texts = await all_texts(both, kill_in_the_middle)
     assert victim.wait(10) == -signal.SIGKILL
     num_resumed = sum(gateway.count(r"goes on at .* after [1-9]\d* tokens") for gateway in fleet.gateways)
-    assert num_resumed > len(ASKED) / 4
-    check(texts, undisturbed)
+    assert num_resumed >= len(ASKED) / 8
+    check(record_property, texts, undisturbed)
 
 
-async def test_a_rolling_restart_of_everything_fails_no_request(fleet, undisturbed):
+async def test_a_rolling_restart_of_everything_fails_no_request(fleet, undisturbed, record_property):
     has_ended = False
     num_texts = 0
     target = f"ipv4:{','.join(fleet.addresses)}"
-    async with grpc.aio.insecure_channel(target, options=[("grpc.service_config", RETRYING)]) as channel:
+    options = [("grpc.service_config", RETRYING), ("grpc.max_reconnect_backoff_ms", 200)]
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
         stub = pb_grpc.GenerationServiceStub(channel)
 
         async def ask(client):
@@ -217,7 +223,7 @@ async def test_a_rolling_restart_of_everything_fails_no_request(fleet, undisturb
                 stream = (client + NUM_CLIENTS * num_texts) % len(ASKED)
                 ids = await text(stub, spec(*ASKED[stream], SHORT))
                 if ids != undisturbed[stream][:SHORT]:
-                    check([ids], [undisturbed[stream][:SHORT]], [ASKED[stream]])
+                    check(record_property, [ids], [undisturbed[stream][:SHORT]], [ASKED[stream]])
                 num_texts += 1
 
         clients = [asyncio.create_task(ask(client)) for client in range(NUM_CLIENTS)]
@@ -225,12 +231,13 @@ async def test_a_rolling_restart_of_everything_fails_no_request(fleet, undisturb
             await fleet.restart_verifier(number)
         for number in range(2):
             await fleet.restart_gateway(number)
+            await asyncio.sleep(1)  # as orchestrators wait: clients have to find the new one before the next one goes
         has_ended = True
         await asyncio.gather(*clients)
     assert num_texts > 20
 
 
-def check(texts, expected, asked=ASKED):
+def check(record_property, texts, expected, asked=ASKED):
     """Fails unless all texts are as expected, or leave it where two tokens tie within rounding."""
     for (number, temperature), one, other in zip(asked, texts, expected, strict=True):
         at = next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), None)
@@ -239,7 +246,7 @@ def check(texts, expected, asked=ASKED):
         tokenizer = Tokenizer.from_file(str(DEMO_TARGET / "tokenizer.json"))
         prompt = tokenizer.encode(held_out_prompts()[number]).ids
         sampling = SamplingParams(temperature=temperature, seed=1000 + number)
-        target = conftest.load_target(DEMO_TARGET, conftest.torch.float32, "cpu")
+        target = load_target(DEMO_TARGET, torch.float32, "cpu")
         what = f"prompt {number} at {temperature}, token {at}"
         assert is_near_tie(target, [*prompt, *other[:at]], one[at], other[at], sampling), what
-        conftest._near_ties.append(what)
+        record_property(NEAR_TIE, what)

@@ -39,6 +39,7 @@ class VerifierLink:
         self._health = health_pb2_grpc.HealthStub(channel)
         self._model_name = model_name
         self.model: model_service_pb2.Model | None = None  # None while it does not say SERVING
+        self.identity = b""  # of that model; empty without one
         self.is_connected = False
         self.workload = Workload()
         self.prefixes = PrefixMemory()
@@ -59,16 +60,17 @@ class VerifierLink:
                     self.is_connected = True
                     if response.status == health_pb2.HealthCheckResponse.SERVING:
                         self.model = await self._describe()
+                        self.identity = identity(self.model)
                         self._say(logging.INFO, f"serves {self.model.name}")
                     else:
                         self._say(logging.INFO, "does not serve now")
-                        self.model = None
+                        self.model, self.identity = None, b""
                     on_change()
             except grpc.aio.AioRpcError as error:
                 self._say(logging.WARNING, f"lost: {error.code().name} {error.details()}")
             finally:
                 watching.cancel()
-                self.model, self.is_connected = None, False
+                self.model, self.identity, self.is_connected = None, b"", False
                 self.prefixes.clear()
                 on_change()
             await asyncio.sleep(RETRY_SECONDS)
@@ -76,10 +78,6 @@ class VerifierLink:
     async def close(self) -> None:
         """Breaks what is left of its calls."""
         await self._channel.close()
-
-    def serves(self, model: model_service_pb2.Model) -> bool:
-        """Whether it would write the texts of `model`; drafters make no difference to them."""
-        return self.model is not None and _without_drafter(self.model) == _without_drafter(model)
 
     async def describe(self) -> model_service_pb2.Model:
         """What it serves, asked anew: drafters come and go.
@@ -133,8 +131,9 @@ class VerifierLink:
         return model
 
 
-def _without_drafter(model: model_service_pb2.Model) -> model_service_pb2.Model:
+def identity(model: model_service_pb2.Model) -> bytes:
+    """The same for models that write the same texts; drafters make no difference to those."""
     bare = model_service_pb2.Model()
     bare.CopyFrom(model)
     bare.ClearField("drafter")
-    return bare
+    return bare.SerializeToString(deterministic=True)

@@ -1,12 +1,13 @@
 """The verifiers behind this gateway: who is there, who serves what, and who gets a request."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from tandem.core.errors import Loading, NoReplica, UnknownModel
 from tandem.gateway import balancing
 from tandem.gateway.verifier_addresses import VerifierAddresses
-from tandem.gateway.verifier_link import VerifierLink
+from tandem.gateway.verifier_link import VerifierLink, identity
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
 from tandem.v1 import model_service_pb2
@@ -100,7 +101,8 @@ class VerifierPool:
             digests: the prompt's `prefix_digests`, which are remembered.
             without: verifiers that cannot be asked.
         """
-        able = [link for link in self._links.values() if link not in without and link.serves(model)]
+        wanted = identity(model)
+        able = [link for link in self._links.values() if link not in without and link.identity == wanted]
         if not able:
             return None
         link = balancing.choose([link for link in able if not link.ejection.is_in_force] or able, digests)
@@ -117,7 +119,8 @@ class VerifierPool:
         named = [(link, model) for link, model in serving if name in ("", model.name)]
         if not named:
             raise UnknownModel(f"no model {name[:100]!r} is served here")
-        return max(named, key=lambda one: sum(link.serves(one[1]) for link, _ in named))
+        [(most, _)] = Counter(link.identity for link, _ in named).most_common(1)
+        return next(one for one in named if one[0].identity == most)
 
 
 async def _leave(link: VerifierLink) -> None:
