@@ -2,6 +2,8 @@
 {{- define "tandem.telemetryArguments" -}}
 {{- $root := index . 0 -}}
 log-level: {{ $root.Values.telemetry.logLevel }}
+log-format: {{ $root.Values.telemetry.logFormat }}
+metrics-listen: 0.0.0.0:{{ ternary 9465 9464 (eq (index . 1) "drafter") }}
 {{- end -}}
 
 {{/* Environment of a service's telemetry. Takes (list $ service). */}}
@@ -30,4 +32,16 @@ log-level: {{ $root.Values.telemetry.logLevel }}
 
 {{/* The port that Prometheus scrapes. Takes (list $ service). */}}
 {{- define "tandem.metricsPort" -}}
+{{- $root := index . 0 -}}
+{{- if eq (index . 1) "drafter" }}
+- name: drafter-metrics
+  containerPort: 9465
+{{- else }}
+- name: metrics
+  containerPort: 9464
+{{- end }}
+{{- if and (eq (index . 1) "verifier") $root.Values.replica.drafter.enabled (eq $root.Values.gpu.mode "devicePlugin") }}
+- name: drafter-metrics
+  containerPort: 9465
+{{- end }}
 {{- end -}}
