@@ -93,6 +93,7 @@ def make_plan(
             "lookup_drafter": lookup_address if up.lookup else "",
             "draft_model": "" if is_split else up.draft_model_in_force,
             "exchange_directory": str(run_directory),
+            "metrics_listen": _port_after(gateway_config.metrics_listen, 1),
         },
         environment,
     )
@@ -115,6 +116,7 @@ def make_plan(
             "listen": drafter_address,
             "draft_position": verifier_config.draft_position,
             "device": up.drafter_device or verifier_config.device,
+            "metrics_listen": _port_after(gateway_config.metrics_listen, 2),
         }
         if verifier_config.num_speculative_tokens is not None:
             decided["num_speculative_tokens"] = str(verifier_config.num_speculative_tokens)
@@ -122,9 +124,19 @@ def make_plan(
         drafter_config = load_config(DrafterConfig, argparse.Namespace(), decided, {})
         services.insert(0, service("drafter", drafter_config, drafter_address))
     if up.lookup:
-        lookup_config = LookupConfig(listen=lookup_address, num_speculative_tokens=verifier_config.max_draft_tokens)
+        lookup_config = LookupConfig(
+            listen=lookup_address,
+            num_speculative_tokens=verifier_config.max_draft_tokens,
+            metrics_listen=_port_after(gateway_config.metrics_listen, 3),
+        )
         services.insert(0, service("lookup-drafter", lookup_config, lookup_address))
     return Plan(tuple(services), _local(address), verifier_address, up.drafter != NO_DRAFTER or up.lookup)
+
+
+def _port_after(listen: str, distance: int) -> str:
+    """Where another service shows its metrics: the gateway's port, so many further; 0 stays a free one."""
+    host, _, port = listen.rpartition(":")
+    return f"{host}:{int(port) + distance}" if port.isdecimal() and int(port) else listen
 
 
 def free_address(listen: str) -> str:

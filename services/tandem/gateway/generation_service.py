@@ -13,6 +13,7 @@ import grpc
 from tandem.core.errors import DeadlineExceeded
 from tandem.gateway.generation import Event, Generation
 from tandem.gateway.prompt import PromptEncoder
+from tandem.gateway.request_watch import RequestWatch
 from tandem.gateway.verifier_link import VerifierLink
 from tandem.gateway.verifier_request import check_spec, verifier_request
 from tandem.v1 import generation_service_pb2, generation_service_pb2_grpc, types_pb2
@@ -23,8 +24,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
     """The public service; errors are raised, and become statuses further out."""
 
-    def __init__(self, verifier: VerifierLink, encoder: PromptEncoder, max_output_tokens: int) -> None:
-        """Serves with the model behind `verifier`, whose tokenizer `encoder` holds."""
+    def __init__(
+        self, verifier: VerifierLink, encoder: PromptEncoder, max_output_tokens: int, watch: RequestWatch
+    ) -> None:
+        """Serves with the model behind `verifier`, whose tokenizer `encoder` holds; `watch` sees every request."""
+        self._watch = watch
         self._verifier = verifier
         self._encoder = encoder
         self._max_output_tokens = max_output_tokens
@@ -82,7 +86,10 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
         token_ids = await self._encoder.encode(request.spec)
         return generation_service_pb2.CountTokensResponse(num_tokens=len(token_ids))
 
-    async def _events(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
+    def _events(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
+        return self._watch.watched(spec, self._generated(spec, context))
+
+    async def _generated(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
         model = self._verifier.model(spec.model)
         check_spec(spec, self._max_output_tokens)
         token_ids = await self._encoder.encode(spec, max_tokens=model.context_length - 1)

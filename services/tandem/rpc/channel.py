@@ -3,6 +3,7 @@
 import grpc
 
 from tandem.rpc.addresses import socket_path
+from tandem.rpc.tracing import UnaryStreamTracing, UnaryUnaryTracing
 
 # Prompts go up and log-probabilities come down these channels: more than a public client may send at once.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -32,4 +33,4 @@ def open_channel(address: str, max_message_bytes: int = MAX_MESSAGE_BYTES) -> gr
     if socket_path(address):
         # Without it the socket's path is sent as :authority, which servers other than Python's refuse.
         options.append(("grpc.default_authority", "localhost"))
-    return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.insecure_channel(address, options=options, interceptors=[UnaryStreamTracing(), UnaryUnaryTracing()])

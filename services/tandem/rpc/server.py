@@ -17,6 +17,8 @@ from tandem.core.errors import ConfigError
 from tandem.rpc import health
 from tandem.rpc.addresses import UNIX_PREFIX, socket_path
 from tandem.rpc.interceptors import DrainInterceptor, ErrorInterceptor
+from tandem.rpc.tracing import TracingInterceptor
+from tandem.telemetry.metrics import Metrics
 
 MAX_METADATA_BYTES = 16 * 1024
 # sun_path of Linux, with its closing zero.
@@ -39,17 +41,22 @@ class RpcServer:
     """One listening server. Servicers raise; health says NOT_SERVING until told otherwise."""
 
     def __init__(
-        self, interceptors: Sequence[grpc.aio.ServerInterceptor] = (), limits: ServerLimits = ServerLimits()
+        self,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        limits: ServerLimits = ServerLimits(),
+        metrics: Metrics | None = None,
     ) -> None:
         """Makes a server that listens nowhere yet.
 
         Args:
             interceptors: run after errors are caught and before handlers; they refuse by raising.
             limits: what one client may take.
+            metrics: get the duration of each call; none: nobody looks at them.
         """
         self._draining = DrainInterceptor()
+        tracing = TracingInterceptor(self._draining.services, metrics or Metrics())
         self._grpc = grpc.aio.server(
-            interceptors=[ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
+            interceptors=[tracing, ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
         )
         self._health: health.Health | None = None
         self._on_stopping: list[Callable[[], None]] = []
