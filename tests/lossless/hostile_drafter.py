@@ -82,7 +82,7 @@ class HostileTokens:
 async def hostile_drafter(listen, drafting=None):
     """Serves one at `listen`, over shared memory unless told otherwise."""
     server = RpcServer()
-    service = DrafterService(drafting or MemoryDrafting(HostileDevice()), DrafterInfo("hostile", 7, "test"))
+    service = DrafterService(drafting or MemoryDrafting(HostileDevice()), DrafterInfo("hostile", 7, "test"), Metrics())
     server.add(
         drafter_service_pb2_grpc.add_DrafterServiceServicer_to_server, service, "tandem.drafter.v1.DrafterService"
     )

@@ -71,11 +71,13 @@ def make_plan(
     Raises:
         ConfigError: settings that cannot work together, or an address that is taken.
     """
+    outermost: GatewayConfig | VerifierConfig
     if up.gateway:
-        address = free_address(load_config(GatewayConfig, arguments, {"tokenizer": up.target}, environment).listen)
-        verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}"
+        outermost = load_config(GatewayConfig, arguments, {"tokenizer": up.target}, environment)
     else:
-        address = verifier_address = free_address(_lone_verifier(arguments, up, environment).listen)
+        outermost = _lone_verifier(arguments, up, environment)
+    address = free_address(outermost.listen)
+    verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}" if up.gateway else address
     drafter_address = f"{UNIX_PREFIX}{run_directory / 'drafter.sock'}"
     lookup_address = f"{UNIX_PREFIX}{run_directory / 'lookup.sock'}"
     is_split = up.drafter == SPLIT
@@ -89,6 +91,7 @@ def make_plan(
             "lookup_drafter": lookup_address if up.lookup else "",
             "draft_model": "" if is_split else up.draft_model_in_force,
             "exchange_directory": str(run_directory),
+            "metrics_listen": _port_after(outermost.metrics_listen, 1 if up.gateway else 0),
             # A port has one service behind it: the outermost.
             **({"health_listen": ""} if up.gateway else {}),
         },
@@ -116,6 +119,7 @@ def make_plan(
             "listen": drafter_address,
             "draft_position": verifier_config.draft_position,
             "device": up.drafter_device or verifier_config.device,
+            "metrics_listen": _port_after(outermost.metrics_listen, 2 if up.gateway else 1),
         }
         if verifier_config.num_speculative_tokens is not None:
             decided["num_speculative_tokens"] = str(verifier_config.num_speculative_tokens)
@@ -123,11 +127,21 @@ def make_plan(
         drafter_config = load_config(DrafterConfig, argparse.Namespace(), decided, {})
         services.insert(0, service("drafter", drafter_config, drafter_address))
     if up.lookup:
-        lookup_config = LookupConfig(listen=lookup_address, num_speculative_tokens=verifier_config.max_draft_tokens)
+        lookup_config = LookupConfig(
+            listen=lookup_address,
+            num_speculative_tokens=verifier_config.max_draft_tokens,
+            metrics_listen=_port_after(outermost.metrics_listen, 3 if up.gateway else 2),
+        )
         services.insert(0, service("lookup-drafter", lookup_config, lookup_address))
     # A verifier that others call may want to be shown a certificate: it is not asked after its drafter.
     has_drafter = up.gateway and (up.drafter != NO_DRAFTER or up.lookup)
     return Plan(tuple(services), _local(address), _local(verifier_address), has_drafter)
+
+
+def _port_after(listen: str, distance: int) -> str:
+    """Where another service shows its metrics: the outermost one's port, so many further; 0 stays a free one."""
+    host, _, port = listen.rpartition(":")
+    return f"{host}:{int(port) + distance}" if port.isdecimal() and int(port) else listen
 
 
 def free_address(listen: str) -> str:

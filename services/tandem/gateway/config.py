@@ -29,7 +29,9 @@ class GatewayConfig:
         30.0, help="time to find another verifier for a text whose own was lost, where there are several"
     )
     model_name: str = option("", help="name that clients use; empty: the verifier's")
-    verifier_ca_file: str = option("", help="authorities (PEM) that the verifiers' certificates come from; empty: no TLS")
+    verifier_ca_file: str = option(
+        "", help="authorities (PEM) that the verifiers' certificates come from; empty: no TLS"
+    )
     verifier_certificate_file: str = option("", help="certificate chain (PEM) that verifiers are shown")
     verifier_key_file: str = option("", help="key (PEM) of that certificate")
     verifier_tls_name: str = option("", help="name in the verifiers' certificates; empty: the host of their address")
@@ -38,8 +40,9 @@ class GatewayConfig:
     tls_key_file: str = option("", help="key (PEM) of that certificate")
     tls_client_ca_file: str = option("", help="authorities (PEM) of client certificates, then required; empty: none")
     api_keys_file: str | None = option(
-        None, help="file with one API key a line, or its sha256:HEX, # for comments; read again when it changes; none: "
-        "open to all"
+        None,
+        help="file with one API key a line, or its sha256:HEX, # for comments; read again when it changes; none: "
+        "open to all",
     )
     requests_per_minute: int = option(0, help="most requests of one API key a minute, 0 for no limit")
     tokens_per_minute: int = option(0, help="most tokens, prompts and outputs, of one API key a minute, 0 for no limit")
@@ -50,6 +53,10 @@ class GatewayConfig:
     max_message_bytes: int = option(8 * 1024 * 1024, help="largest request")
     max_concurrent_streams: int = option(256, help="most requests at a time over one connection")
     health_listen: str = option("", help="HOST:PORT that tells health alone, in plain text, for probes; empty: none")
+    metrics_listen: str = option("", help="HOST:PORT that shows metrics to Prometheus; empty: none")
+    trace_content: bool = option(
+        False, help="spans hold prompts and answers too: for debugging, where a trace is as secret as they are"
+    )
     drain_seconds: float = option(30.0, help="time for running requests when told to stop")
 
     def __post_init__(self) -> None:

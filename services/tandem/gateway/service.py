@@ -16,6 +16,7 @@ from tandem.gateway.generation_service import GenerationService
 from tandem.gateway.model_service import ModelService
 from tandem.gateway.prompt import PromptEncoder
 from tandem.gateway.rate_limit import GENERATION_SERVICE, CallerLimits, RateLimitInterceptor
+from tandem.gateway.request_watch import RequestWatch
 from tandem.gateway.verifier_addresses import VerifierAddresses
 from tandem.gateway.verifier_link import VerifierLink
 from tandem.gateway.verifier_pool import VerifierPool
@@ -24,7 +25,8 @@ from tandem.rpc.addresses import is_local
 from tandem.rpc.channel import open_channel
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
-from tandem.telemetry.metrics import Metrics
+from tandem.telemetry.metrics import GATEWAY, Metrics
+from tandem.telemetry.publishing import publish
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,11 @@ async def run(config: GatewayConfig) -> None:
     logger.info("gateway: %s", describe(config))
     async with open_gateway(config) as gateway:
         logger.info("gateway ready on %s", gateway.address)
-        await serve_until_stopped(gateway.server, config.drain_seconds, [gateway.follow_verifiers()])
+        await serve_until_stopped(
+            gateway.server,
+            config.drain_seconds,
+            [gateway.follow_verifiers(), publish(gateway.metrics, config.metrics_listen)],
+        )
 
 
 @asynccontextmanager
@@ -70,7 +76,7 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         logger.warning("API keys travel in plain text to %s unless a proxy adds TLS", config.listen)
     checkpoint = await asyncio.to_thread(open_checkpoint, config.tokenizer, Part.TEXT)
     encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
-    metrics = Metrics()
+    metrics = Metrics(GATEWAY)
     verifiers = VerifierPool(
         VerifierAddresses(config.verifier),
         lambda address: VerifierLink(address, open_channel(address, tls=config.verifier_tls), config.model_name),
@@ -78,10 +84,17 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         metrics,
     )
     limits = ServerLimits(config.max_message_bytes, config.max_concurrent_streams)
-    server = RpcServer(_interceptors(config, keys_file), limits, config.tls, config.reflection)
+    server = RpcServer(_interceptors(config, keys_file), limits, config.tls, config.reflection, metrics)
     server.add(
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-        GenerationService(verifiers, encoder, config.max_output_tokens, config.resume_seconds, metrics),
+        GenerationService(
+            verifiers,
+            encoder,
+            config.max_output_tokens,
+            config.resume_seconds,
+            metrics,
+            RequestWatch(metrics, config.trace_content),
+        ),
         GENERATION_SERVICE,
     )
     server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)

@@ -19,6 +19,8 @@ from tandem.rpc.addresses import UNIX_PREFIX, socket_path
 from tandem.rpc.health_port import open_health_port
 from tandem.rpc.interceptors import DrainInterceptor, ErrorInterceptor
 from tandem.rpc.tls import ServerTls
+from tandem.rpc.tracing import TracingInterceptor
+from tandem.telemetry.metrics import Metrics
 
 MAX_METADATA_BYTES = 16 * 1024
 # sun_path of Linux, with its closing zero.
@@ -49,6 +51,7 @@ class RpcServer:
         limits: ServerLimits = ServerLimits(),
         tls: ServerTls | None = None,
         has_reflection: bool = False,
+        metrics: Metrics | None = None,
     ) -> None:
         """Makes a server that listens nowhere yet.
 
@@ -57,12 +60,14 @@ class RpcServer:
             limits: what one client may take.
             tls: what clients are shown; None: plain text. Unix sockets have none.
             has_reflection: whether callers may ask which services and messages there are.
+            metrics: get the duration of each call; none: nobody looks at them.
         """
         self._tls = tls
         self._has_reflection = has_reflection
         self._draining = DrainInterceptor()
+        tracing = TracingInterceptor(self._draining.services, metrics or Metrics())
         self._grpc = grpc.aio.server(
-            interceptors=[ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
+            interceptors=[tracing, ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
         )
         self._health: health.Health | None = None
         self._health_port: grpc.aio.Server | None = None

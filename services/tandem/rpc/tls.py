@@ -110,9 +110,7 @@ class ClientTls:
     server_name: str  # that the certificate must be for; empty: the host of the address
 
     @classmethod
-    def from_options(
-        cls, ca_file: str, certificate_file: str, key_file: str, server_name: str
-    ) -> "ClientTls | None":
+    def from_options(cls, ca_file: str, certificate_file: str, key_file: str, server_name: str) -> "ClientTls | None":
         """None where no file is named.
 
         Raises:
@@ -121,7 +119,9 @@ class ClientTls:
         if not (ca_file or certificate_file or key_file or server_name):
             return None
         if not ca_file or bool(certificate_file) != bool(key_file):
-            raise ConfigError("TLS needs the file of the server's authorities (-ca-file); a certificate goes with its key")
+            raise ConfigError(
+                "TLS needs the file of the server's authorities (-ca-file); a certificate goes with its key"
+            )
         return cls(ca_file, certificate_file, key_file, server_name)
 
     def credentials(self) -> grpc.ChannelCredentials:

@@ -23,7 +23,8 @@ from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.sampling.judge import Judge, judge
-from tandem.telemetry.metrics import Metrics
+from tandem.telemetry.metrics import VERIFIER, Metrics
+from tandem.telemetry.publishing import publish
 from tandem.verifier import model as models
 from tandem.verifier.ahead_link import AheadLink
 from tandem.verifier.config import IN_PROCESS, VerifierConfig
@@ -69,7 +70,8 @@ async def run(config: VerifierConfig, weights: WeightSource = CHECKPOINT, judge:
     logger.info("verifier: %s", describe_config(config))
     async with open_verifier(config, weights, judge) as verifier:
         logger.info("verifier ready on %s", verifier.address)
-        await serve_until_stopped(verifier.server, config.drain_seconds, verifier.background)
+        background = [*verifier.background, publish(verifier.metrics, config.metrics_listen)]
+        await serve_until_stopped(verifier.server, config.drain_seconds, background)
 
 
 @asynccontextmanager
@@ -81,10 +83,10 @@ async def open_verifier(
     Raises:
         ConfigError: the verifier cannot start with `config`.
     """
-    metrics = Metrics()
+    metrics = Metrics(VERIFIER)
     streams = OutputStreams(asyncio.get_running_loop())
     service = VerifierService(streams, metrics)
-    server = RpcServer(limits=ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS), tls=config.tls)
+    server = RpcServer(limits=ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS), tls=config.tls, metrics=metrics)
     server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, service, VERIFIER_SERVICE)
     try:
         # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
@@ -103,6 +105,7 @@ async def open_verifier(
                 config.adaptive_k,
                 judge,
                 is_k_fixed=config.num_speculative_tokens is not None,
+                on_enter=lambda slot, sequence: _announce(drafters, slot, sequence),
             )
             if config.adaptive_k and drafters and model.limits.max_draft_tokens:
                 await asyncio.to_thread(engine.calibrate)
@@ -144,6 +147,13 @@ async def _drafters(
         carrier = TokenCarrier(limits.max_sequences, model.config.vocab_size, limits.max_draft_tokens)
         links.append(DrafterLink(config.lookup_drafter, carrier, model.revision, seconds, metrics))
     return [*inside, *links], [link.follow() for link in links]
+
+
+def _announce(drafters: list[DraftSource], slot: int, sequence: Sequence) -> None:
+    """Tells drafters that are processes of their own which trace the sequence in a slot belongs to."""
+    for drafter in drafters:
+        if isinstance(drafter, DrafterLink):
+            drafter.traces.enter(slot, sequence.traceparent)
 
 
 async def _warm_up(engine: Engine, streams: OutputStreams) -> None:
