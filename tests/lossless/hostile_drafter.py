@@ -10,6 +10,7 @@ from tandem.drafter.v1 import drafter_service_pb2_grpc
 from tandem.engine.draft_source import DrafterInfo
 from tandem.exchange.attached_exchange import AttachedExchange
 from tandem.rpc.server import RpcServer
+from tandem.telemetry.metrics import Metrics
 
 
 class HostileDevice:

@@ -14,7 +14,7 @@ def test_the_table_keeps_to_the_naming_rules():
         assert re.fullmatch(r"tandem_[a-z_]+", metric.name)
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
         assert metric.help.endswith(".") and metric.unit
-        assert all(re.fullmatch(r"[a-z]+", label) for label in metric.labels)
+        assert all(re.fullmatch(r"[a-z_]+", label) for label in metric.labels)
 
 
 def test_counts_by_label_and_over_all_labels():
