@@ -33,25 +33,31 @@ def here(text):
 
 
 class Ports:
-    """For each port of the manifests a free one of this machine."""
+    """For each port of a component's pods a free one of this machine."""
 
     def __init__(self, taken=None):
-        """`taken` are ports of the manifests behind which something listens already."""
+        """`taken` are ports of components that listen already."""
         self._free = dict(taken or {})
 
-    def __getitem__(self, port):
-        if port not in self._free:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._free[port] = probe.getsockname()[1]
-        return self._free[port]
+    def __getitem__(self, component_and_port):
+        component, port = component_and_port
+        if (component, port) not in self._free:
+            # Neighbours stay neighbours: some processes count on from a port that they are given.
+            if (component, port - 1) in self._free:
+                self._free[component, port] = self._free[component, port - 1] + 1
+            else:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", 0))
+                    self._free[component, port] = probe.getsockname()[1]
+        return self._free[component, port]
 
 
 class Pod:
     """One pod; its volumes are folders."""
 
-    def __init__(self, spec, folder: Path, ports: Ports, volumes=None):
+    def __init__(self, component, spec, folder: Path, ports: Ports, volumes=None):
         """`volumes` are folders that stand for volumes which the pod does not make itself."""
+        self.component = component
         self.spec = spec
         self.ports = ports
         self.volumes = dict(volumes or {})
@@ -101,12 +107,14 @@ class Process:
         folders = {**IMAGE, **self._mounts}
         paths = "|".join(sorted(map(re.escape, folders), key=len, reverse=True))
         text = re.sub(rf"(?<![\w/])({paths})(?=/|$)", lambda found: str(folders[found[1]]), text)
-        text = here(text)
-        text = re.sub(r"(0\.0\.0\.0|localhost):(\d+)", lambda found: self._address(found[1], int(found[2])), text)
-        return text.replace("--device=cuda", "--device=cpu")
+        text = re.sub(r"\b0\.0\.0\.0:(\d+)", lambda found: f"127.0.0.1:{self.port(int(found[1]))}", text)
+        service = rf"\b(?:[\w-]+-)?(\w+)\.{NAMESPACE}\.svc:(\d+)"
+        text = re.sub(service, lambda found: f"localhost:{self._pod.ports[found[1], int(found[2])]}", text)
+        return here(text).replace("--device=cuda", "--device=cpu")
 
-    def _address(self, host, port):
-        return f"{'127.0.0.1' if host == '0.0.0.0' else host}:{self._pod.ports[port]}"
+    def port(self, number):
+        """Where a port of the manifest is on this machine."""
+        return self._pod.ports[self._pod.component, number]
 
     def _environment(self, secrets):
         """The variables; those that come from elsewhere are looked up there, as a kubelet would."""
@@ -129,7 +137,7 @@ class Process:
     def probe(self, name):
         """Whether the probe of this name succeeds now."""
         probe = self.container[name]["grpc"]
-        with grpc.insecure_channel(f"127.0.0.1:{self._pod.ports[probe['port']]}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{self.port(probe['port'])}") as channel:
             request = health_pb2.HealthCheckRequest(service=probe["service"])
             try:
                 return health_pb2_grpc.HealthStub(channel).Check(request, timeout=2).status == SERVING
@@ -139,7 +147,7 @@ class Process:
     def listens(self, port):
         """Whether a port of the manifest takes connections."""
         with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", self._pod.ports[port])) == 0
+            return client.connect_ex(("127.0.0.1", self.port(port))) == 0
 
     @property
     def is_running(self):

@@ -16,18 +16,18 @@ KUBERNETES = ("1.34", "1.37")  # the oldest that has all we ask for, and the new
 CUSTOM = {"cert-manager.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com"}
 MAX_TEMPLATE_LINES = 150
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+COMMON = {"listen", "health-listen", "metrics-listen", "drain-seconds"}
 TLS = {"trust-network", "tls-certificate-file", "tls-key-file", "tls-client-ca-file"}
 # What the chart decides itself.
 DECIDED = {
-    GatewayConfig: TLS | {
-        "tokenizer", "listen", "health-listen", "verifier", "model-name", "api-keys-file", "drain-seconds",
+    GatewayConfig: COMMON | TLS | {
+        "tokenizer", "verifier", "model-name", "api-keys-file",
         "verifier-ca-file", "verifier-certificate-file", "verifier-key-file", "verifier-tls-name",
     },
-    VerifierConfig: TLS | {
-        "target", "listen", "health-listen", "drafter", "draft-model", "lookup-drafter", "model-name", "device",
-        "exchange-directory", "drain-seconds",
+    VerifierConfig: COMMON | TLS | {
+        "target", "drafter", "draft-model", "lookup-drafter", "model-name", "device", "exchange-directory",
     },
-    DrafterConfig: {"target", "draft-model", "listen", "health-listen", "device", "drain-seconds"},
+    DrafterConfig: COMMON | {"target", "draft-model", "device"},
 }  # fmt: skip
 
 
@@ -80,7 +80,14 @@ def test_operators_take_every_object_of_theirs(rendered_files):
     script = CHART.parents[1] / "tests" / "deploy" / "validate_custom.mjs"
     code, out, err = run("node", script, TOOLS / "node_modules", input=json.dumps(custom))
     assert (code, out) == (0, ""), out + err
-    assert {object["kind"] for object in custom} >= {"Certificate", "GRPCRoute", "Issuer", "ScaledObject"}
+    assert {object["kind"] for object in custom} >= {
+        "Certificate",
+        "GRPCRoute",
+        "Issuer",
+        "PodMonitor",
+        "PrometheusRule",
+        "ScaledObject",
+    }
     del custom[0]["spec"]
     assert "spec" in run("node", script, TOOLS / "node_modules", input=json.dumps(custom))[1]
 

@@ -45,7 +45,7 @@ class Release:
         self._folder = folder
         self._ending = ending
         self._authority = Authority(folder / "authority")
-        self._ports = Ports({8080: urlsplit(hub.endpoint).port})
+        self._ports = Ports({("hub", 8080): urlsplit(hub.endpoint).port})
 
     def pod(self, component):
         """A pod, and the volumes that somebody else would have made for it."""
@@ -63,7 +63,7 @@ class Release:
                 volumes[name] = folder / name
                 volumes[name].mkdir()
                 self._fill(volumes[name], volume["secret"])
-        return Pod(pod_spec(self._objects, component), folder, self._ports, volumes)
+        return Pod(component, pod_spec(self._objects, component), folder, self._ports, volumes)
 
     def _fill(self, folder, secret):
         """A secret's files, as a user makes them, or cert-manager from the rendered certificates."""
@@ -119,7 +119,7 @@ def test_a_release_serves_as_it_is_rendered(mode):
             drafters.append(release.start(pod, "drafter"))
         verifier = release.start(pod, "verifier")
         wait_until(lambda: verifier.probe("startupProbe"), verifier, *drafters)
-        assert verifier.probe("livenessProbe") and verifier.probe("readinessProbe")
+        assert verifier.probe("livenessProbe") and verifier.probe("readinessProbe"), verifier.output
         wait_until(lambda: gateway.probe("readinessProbe"), gateway, verifier)
         wait_until(lambda: "attached: " in verifier.output, verifier)
         for drafter in drafters:

@@ -1,5 +1,6 @@
 """What each template makes of the values."""
 
+import json
 import math
 import re
 
@@ -7,7 +8,7 @@ import pytest
 import yaml
 
 from tandem.telemetry import metrics
-from tests.deploy.chart import CHART, MODES, containers, options, pod_spec, render
+from tests.deploy.chart import CHART, MODES, ROOT, containers, options, pod_spec, render
 
 
 def every_pod(objects):
@@ -292,3 +293,28 @@ def test_telemetry_is_told_by_the_standard_variables():
         )
         assert "$(POD_NAME)" in values["OTEL_RESOURCE_ATTRIBUTES"]
     assert "env" not in containers(pod_spec(render("cpu"), "gateway"))["gateway"]
+
+
+def test_prometheus_finds_every_port_with_metrics():
+    for mode in ("dra", "device-plugin"):
+        objects = render(mode, "telemetry.metrics.podMonitor.enabled=true")
+        for component in ("gateway", "replica"):
+            asked = {endpoint["port"] for endpoint in objects["PodMonitor", component]["spec"]["podMetricsEndpoints"]}
+            running = containers(pod_spec(objects, component)).values()
+            ports = {port["name"]: port["containerPort"] for one in running for port in one.get("ports", [])}
+            assert asked == {name for name in ports if name.endswith("metrics")}
+            for container in running:
+                if "metrics-listen" in options(container):
+                    assert int(options(container)["metrics-listen"].rpartition(":")[2]) in ports.values()
+            policy = objects["NetworkPolicy", component]["spec"]["ingress"]
+            assert {port["port"] for rule in policy for port in rule["ports"]} == {"grpc", *asked}
+
+
+def test_alerts_and_dashboards_are_those_of_deploy():
+    objects = render("dra")
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yaml").read_text())
+    assert objects["PrometheusRule", "alerts"]["spec"] == rules and rules["groups"]
+    dashboards = objects["ConfigMap", "dashboards"]
+    files = {file.name: json.loads(file.read_text()) for file in (ROOT / "deploy" / "grafana").glob("*.json")}
+    assert {name: json.loads(text) for name, text in dashboards["data"].items()} == files and files
+    assert dashboards["metadata"]["labels"]["grafana_dashboard"] == "1"

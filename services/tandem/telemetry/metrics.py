@@ -201,12 +201,15 @@ DRAFTER_ATTACHED = _gauge(
 )
 DRAFTER_ATTACHMENTS = _counter("tandem_drafter_attachments_total", "attachment", "Times that a drafter was attached.")
 
-SERVING_VERIFIERS = _gauge("tandem_serving_verifiers", "verifier", "Verifiers that a gateway could send requests to.")
+SERVING_VERIFIERS = _gauge(
+    "tandem_serving_verifiers", "verifier", "Verifiers that a gateway could send requests to.", services=(GATEWAY,)
+)
 RESUMED_STREAMS = _counter(
     "tandem_resumed_streams_total",
     "stream",
     "Times that another verifier went on with a text, by the error that the one before left it with.",
     "reason",
+    services=(GATEWAY,),
 )
 
 METRICS: tuple[Metric, ...] = tuple(row for row in globals().values() if isinstance(row, Metric))
