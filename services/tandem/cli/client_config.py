@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tandem.core.config import option
-from tandem.rpc.tls import ClientTls
+from tandem.rpc.tls_files import ClientTls
 
 
 @dataclass(frozen=True)

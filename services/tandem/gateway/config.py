@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tandem.core.config import option
 from tandem.core.errors import ConfigError
 from tandem.rpc.addresses import default_socket, is_local
-from tandem.rpc.tls import ClientTls, ServerTls
+from tandem.rpc.tls_files import ClientTls, ServerTls
 
 
 @dataclass(frozen=True)

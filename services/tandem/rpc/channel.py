@@ -3,7 +3,8 @@
 import grpc
 
 from tandem.rpc.addresses import socket_path
-from tandem.rpc.tls import ClientTls
+from tandem.rpc.tls import client_credentials
+from tandem.rpc.tls_files import ClientTls
 from tandem.rpc.tracing import UnaryStreamTracing, UnaryUnaryTracing
 
 # Prompts go up and log-probabilities come down these channels: more than a public client may send at once.
@@ -49,5 +50,5 @@ def open_channel(
     if socket_path(address) is None and tls:
         if tls.server_name:
             options.append(("grpc.ssl_target_name_override", tls.server_name))
-        return grpc.aio.secure_channel(address, tls.credentials(), options=options, interceptors=interceptors)
+        return grpc.aio.secure_channel(address, client_credentials(tls), options=options, interceptors=interceptors)
     return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)

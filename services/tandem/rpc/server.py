@@ -18,7 +18,8 @@ from tandem.rpc import health
 from tandem.rpc.addresses import UNIX_PREFIX, socket_path
 from tandem.rpc.health_port import open_health_port
 from tandem.rpc.interceptors import DrainInterceptor, ErrorInterceptor
-from tandem.rpc.tls import ServerTls
+from tandem.rpc.tls import server_credentials
+from tandem.rpc.tls_files import ServerTls
 from tandem.rpc.tracing import TracingInterceptor
 from tandem.telemetry.metrics import Metrics
 
@@ -143,7 +144,7 @@ class RpcServer:
         host, colon, port = listen.rpartition(":")
         if not (colon and host and port.isdecimal() and int(port) <= 65535):
             raise ConfigError(f"cannot listen on {listen!r}: expected HOST:PORT or {UNIX_PREFIX}/PATH")
-        return f"{host}:{self._bind(listen, self._tls.credentials() if self._tls else None)}"
+        return f"{host}:{self._bind(listen, server_credentials(self._tls) if self._tls else None)}"
 
     def _bind_socket(self, path: Path) -> None:
         if not path.is_absolute() or len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:

@@ -3,12 +3,12 @@
 import logging
 import os
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
 from tandem.core.errors import ConfigError
+from tandem.rpc.tls_files import ClientTls, ServerTls
 
 logger = logging.getLogger(__name__)
 
@@ -16,37 +16,39 @@ logger = logging.getLogger(__name__)
 Stamp = tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True)
-class ServerTls:
-    """Files of a server, all PEM."""
+def server_credentials(files: ServerTls) -> grpc.ServerCredentials:
+    """For a port; each new connection sees the files as they are then.
 
-    certificate_file: str  # the chain, own certificate first
-    key_file: str
-    client_ca_file: str  # authorities of client certificates, which are then required; empty: none are
+    Raises:
+        ConfigError: a file cannot be read, or key and certificate are no pair.
+    """
+    certificates = ServerCertificates(files)
+    return grpc.dynamic_ssl_server_credentials(
+        certificates.current,
+        certificates.fetch,  # type: ignore[arg-type]  # its stubs know nothing of None, "no change"
+        require_client_authentication=bool(files.client_ca_file),
+    )
 
-    @classmethod
-    def from_options(cls, certificate_file: str, key_file: str, client_ca_file: str) -> "ServerTls | None":
-        """None where no file is named.
 
-        Raises:
-            ConfigError: some are named that need others.
-        """
-        if not (certificate_file or key_file or client_ca_file):
-            return None
-        if not (certificate_file and key_file):
-            raise ConfigError("--tls-certificate-file and --tls-key-file go together, and with --tls-client-ca-file")
-        return cls(certificate_file, key_file, client_ca_file)
+def client_credentials(files: ClientTls) -> grpc.ChannelCredentials:
+    """For a channel, which keeps what the files hold now.
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """For a port; each new connection sees the files as they are then.
-
-        Raises:
-            ConfigError: a file cannot be read, or key and certificate are no pair.
-        """
-        certificates = ServerCertificates(self)
-        return grpc.dynamic_ssl_server_credentials(
-            certificates.current, certificates.fetch, require_client_authentication=bool(self.client_ca_file)
+    Raises:
+        ConfigError: a file cannot be read, or key and certificate are no pair.
+    """
+    try:
+        context = ssl.create_default_context(cafile=files.ca_file)
+        if not files.certificate_file:
+            return grpc.ssl_channel_credentials(Path(files.ca_file).read_bytes())
+        context.load_cert_chain(files.certificate_file, files.key_file, password="")
+        return grpc.ssl_channel_credentials(
+            Path(files.ca_file).read_bytes(),
+            Path(files.key_file).read_bytes(),
+            Path(files.certificate_file).read_bytes(),
         )
+    except (OSError, ValueError) as error:
+        names = ", ".join(filter(None, (files.ca_file, files.certificate_file, files.key_file)))
+        raise ConfigError(f"cannot use TLS with {names}: {_reason(error)}") from None
 
 
 class ServerCertificates:
@@ -98,51 +100,6 @@ class ServerCertificates:
         pair = (Path(self._files.key_file).read_bytes(), Path(self._files.certificate_file).read_bytes())
         authorities = Path(self._files.client_ca_file).read_bytes() if self._files.client_ca_file else None
         return grpc.ssl_server_certificate_configuration([pair], authorities)
-
-
-@dataclass(frozen=True)
-class ClientTls:
-    """Files of a client, all PEM, and whom it expects."""
-
-    ca_file: str  # authorities of the server's certificate
-    certificate_file: str  # empty, with the key: shows none
-    key_file: str
-    server_name: str  # that the certificate must be for; empty: the host of the address
-
-    @classmethod
-    def from_options(cls, ca_file: str, certificate_file: str, key_file: str, server_name: str) -> "ClientTls | None":
-        """None where no file is named.
-
-        Raises:
-            ConfigError: some are named that need others.
-        """
-        if not (ca_file or certificate_file or key_file or server_name):
-            return None
-        if not ca_file or bool(certificate_file) != bool(key_file):
-            raise ConfigError(
-                "TLS needs the file of the server's authorities (-ca-file); a certificate goes with its key"
-            )
-        return cls(ca_file, certificate_file, key_file, server_name)
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """For a channel, which keeps what the files hold now.
-
-        Raises:
-            ConfigError: a file cannot be read, or key and certificate are no pair.
-        """
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            if not self.certificate_file:
-                return grpc.ssl_channel_credentials(Path(self.ca_file).read_bytes())
-            context.load_cert_chain(self.certificate_file, self.key_file, password="")
-            return grpc.ssl_channel_credentials(
-                Path(self.ca_file).read_bytes(),
-                Path(self.key_file).read_bytes(),
-                Path(self.certificate_file).read_bytes(),
-            )
-        except (OSError, ValueError) as error:
-            files = ", ".join(filter(None, (self.ca_file, self.certificate_file, self.key_file)))
-            raise ConfigError(f"cannot use TLS with {files}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:

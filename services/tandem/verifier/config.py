@@ -7,7 +7,7 @@ from tandem.core.config import option
 from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.core.errors import ConfigError
 from tandem.rpc.addresses import UNIX_PREFIX, default_socket, is_local
-from tandem.rpc.tls import ServerTls
+from tandem.rpc.tls_files import ServerTls
 
 IN_PROCESS = "inprocess"
 NO_DRAFTER = "none"
@@ -99,8 +99,8 @@ class VerifierConfig:
         is_mutual = self.tls is not None and bool(self.tls.client_ca_file)
         _require(
             is_local(self.listen) or is_mutual or self.trust_network,
-            f"--listen {self.listen} can be reached from other machines: give --tls-certificate-file, --tls-key-file and "
-            "--tls-client-ca-file, or --trust-network where only gateways reach it",
+            f"--listen {self.listen} can be reached from other machines: give --tls-client-ca-file with a "
+            "certificate and key, or --trust-network where only gateways reach it",
         )
 
     @property
