@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 BUF    := .tools/node_modules/.bin/buf
+PROMETHEUS := .tools/prometheus/usr/bin/prometheus
 PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help
@@ -21,6 +22,11 @@ $(VENV)/.dev: $(VENV)/.product
 $(BUF):
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools @bufbuild/buf@1.75.0
 
+# Debian's binary, unpacked rather than installed. Where there is none to be had, the tests that run it are skipped.
+$(PROMETHEUS):
+	mkdir -p .tools/prometheus
+	cd .tools/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+
 .PHONY: demo
 demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare with and without drafter.
 	$(BIN)/tandem demo
@@ -28,6 +34,10 @@ demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare wit
 .PHONY: test
 test: $(VENV)/.dev  ## Run every test, up to four files at a time, each on one thread.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+.PHONY: test-telemetry
+test-telemetry: $(VENV)/.dev $(PROMETHEUS)  ## Run a replica under a collector and Prometheus, and test the alert rules.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_telemetry.py tests/unit/telemetry
 
 .PHONY: lint
 lint: $(VENV)/.dev $(BUF)  ## Check style, types, imports and contracts.
