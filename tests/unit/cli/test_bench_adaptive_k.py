@@ -2,7 +2,7 @@
 
 import pytest
 
-from tandem.cli.bench.adaptive_k import against_best
+from tandem.cli.bench.adaptive_k import ADAPTIVE, against_best, promising
 
 
 def test_the_best_of_a_turn_is_chosen_by_the_other_turns() -> None:
@@ -16,3 +16,9 @@ def test_a_slower_policy_shows() -> None:
     """The ratio is to the best, not to the mean of all."""
     _, ratios = against_best([80.0] * 5, {"K = 0": [50.0] * 5, "K = 4": [100.0] * 5})
     assert ratios == pytest.approx([0.8] * 5)
+
+
+def test_a_fixed_number_far_behind_is_not_tried_further() -> None:
+    """Adaptive K stays, however slow."""
+    rates = {"K = 0": [50.0] * 3, "K = 2": [95.0] * 3, "K = 4": [100.0] * 3, ADAPTIVE: [10.0] * 3}
+    assert promising(rates) == ["K = 2", "K = 4", ADAPTIVE]

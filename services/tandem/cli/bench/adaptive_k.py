@@ -11,7 +11,6 @@ from tandem.cli.bench.measuring import in_batches
 from tandem.cli.bench.prompts import Prompt, encode, read_texts, spread
 from tandem.cli.bench.replica import Journal, open_verifier
 from tandem.cli.bench.section import Section
-from tandem.cli.bench.stream import Stream
 from tandem.cli.bench.throughput import throughput
 from tandem.cli.bench.verifier_client import Ask, VerifierClient
 from tandem.cli.up_config import SPLIT
@@ -19,9 +18,10 @@ from tandem.cli.up_config import SPLIT
 NAME = "adaptive-k"
 FIXED = (0, 1, 2, 4, 6)
 ADAPTIVE = "adaptive"
-BATCHES = {1: 4, 4: 2, 16: 1}  # streams at a time -> how often in one turn
 MAX_TOKENS = 64
-NUM_TURNS = 9
+NUM_TURNS = {1: 36, 4: 18, 16: 12}  # streams at a time -> texts of each; as much time for every batch
+NUM_TRIALS = 4  # turns with every fixed K
+HOPELESS = 0.92  # of the best one's median in the trials: such a K is not tried further
 GOAL = 0.97
 
 
@@ -32,7 +32,8 @@ async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
         TandemError: something could not be measured.
     """
     config = replace(config, num_speculative_tokens=max(FIXED))
-    prompts = spread(await encode(read_texts(config.prompts), config.target), max(BATCHES))
+    prompts = spread(await encode(read_texts(config.prompts), config.target), max(NUM_TURNS))
+    samples: dict[str, list[float]] = {}
     async with AsyncExitStack() as stack:
         verifiers = []
         for adaptive_k in (False, True):
@@ -40,34 +41,47 @@ async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
             verifiers.append(await stack.enter_async_context(opened))
         settings = {_fixed(k): (verifiers[0], k) for k in FIXED} | {ADAPTIVE: (verifiers[1], max(FIXED))}
         for verifier, k in settings.values():
-            await _run(verifier, k, prompts[:1], 1)
-        samples: dict[str, list[float]] = {}
-        for turn in range(1, NUM_TURNS + 1):
-            for batch, times in BATCHES.items():
-                order = list(settings.items()) if turn % 2 else list(reversed(settings.items()))
-                for name, (verifier, k) in order:
-                    streams = await _run(verifier, k, spread(prompts, batch * times), batch)
-                    rate = throughput(streams).decode_tokens_per_second
+            await _rate(verifier, k, prompts)  # from here on, each has every prompt in its cache
+        for batch, num_turns in NUM_TURNS.items():
+            names = list(settings)
+            for turn in range(num_turns):
+                # Everybody writes the same texts of a turn, one right after the other.
+                texts = [prompts[(turn + place) % len(prompts)] for place in range(batch)]
+                for name in names if turn % 2 else reversed(names):
+                    rate = await _rate(*settings[name], texts)
                     samples.setdefault(_sample(batch, name), []).append(rate)
-                    journal.on_event(f"turn {turn} of {NUM_TURNS}, batch {batch}, {name}: {rate:.1f} tokens/s")
+                    journal.on_event(f"batch {batch}, turn {turn + 1} of {num_turns}, {name}: {rate:.1f} tokens/s")
+                if turn + 1 == NUM_TRIALS:
+                    names = promising({name: samples[_sample(batch, name)] for name in names})
     return _section(samples)
 
 
-async def _run(verifier: VerifierClient, k: int, prompts: Sequence[Prompt], batch: int) -> list[list[Stream]]:
-    return await in_batches(lambda one: verifier.generate(one.token_ids, Ask(MAX_TOKENS, k)), prompts, batch)
+async def _rate(verifier: VerifierClient, k: int, prompts: Sequence[Prompt]) -> float:
+    streams = await in_batches(lambda one: verifier.generate(one.token_ids, Ask(MAX_TOKENS, k)), prompts, len(prompts))
+    return throughput(streams).decode_tokens_per_second
+
+
+def promising(rates: dict[str, list[float]]) -> list[str]:
+    """Adaptive K, and those of the fixed settings that may turn out to be the best one."""
+    medians = {name: median(found) for name, found in rates.items()}
+    best = max(medians[name] for name in rates if name != ADAPTIVE)
+    return [name for name in rates if name == ADAPTIVE or medians[name] >= HOPELESS * best]
 
 
 def _section(samples: dict[str, list[float]]) -> Section:
     names = [*(_fixed(k) for k in FIXED), ADAPTIVE]
+    turns = ", ".join(f"{number} at batch {batch}" for batch, number in NUM_TURNS.items())
     lines = [
-        f"Adaptive K: tokens/s after the first one, {MAX_TOKENS} tokens a text, greedy, medians of {NUM_TURNS} turns",
+        f"Adaptive K: tokens/s after the first one, {MAX_TOKENS} tokens a text, greedy, medians of turns: {turns}",
+        f"(a fixed K far behind after {NUM_TRIALS} turns: of those)",
         f"{'':<12}{''.join(f'{name:>12}' for name in names)}",
     ]
     goals = []
-    for batch in BATCHES:
+    for batch, num_turns in NUM_TURNS.items():
         rates = {name: samples[_sample(batch, name)] for name in names}
         lines.append(f"{f'batch {batch}':<12}{''.join(f'{median(rates[name]):>12.1f}' for name in names)}")
-        best, ratios = against_best(rates[ADAPTIVE], {name: rates[name] for name in names[:-1]})
+        fixed = {name: rates[name] for name in names[:-1] if len(rates[name]) == num_turns}
+        best, ratios = against_best(rates[ADAPTIVE], fixed)
         goals.append(Goal(f"adaptive K / {best}, best at batch {batch}", median(ratios), "x", GOAL))
     return Section(NAME, tuple(lines), tuple(goals), samples)
 
