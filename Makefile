@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 BUF    := .tools/node_modules/.bin/buf
 DEPLOY := .tools/deploy
+PROMETHEUS := .tools/prometheus/usr/bin/prometheus
 PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help
@@ -35,6 +36,11 @@ $(DEPLOY)/.tools: tests/deploy/package-lock.json tests/deploy/requirements.txt t
 	$(DEPLOY)/venv/bin/python -m pip install --quiet --no-compile --requirement tests/deploy/requirements.txt
 	touch $@
 
+# Debian's binary, unpacked rather than installed. Where there is none to be had, the tests that run it are skipped.
+$(PROMETHEUS):
+	mkdir -p .tools/prometheus
+	cd .tools/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+
 .PHONY: demo
 demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare with and without drafter.
 	$(BIN)/tandem demo
@@ -46,6 +52,10 @@ test: $(VENV)/.dev  ## Run every test, up to four files at a time, each on one t
 .PHONY: test-deploy
 test-deploy: $(VENV)/.dev $(DEPLOY)/.tools  ## Render, validate and start what deploy/ and helm/ hold.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile tests/deploy
+
+.PHONY: test-telemetry
+test-telemetry: $(VENV)/.dev $(PROMETHEUS)  ## Run a replica under a collector and Prometheus, and test the alert rules.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_telemetry.py tests/unit/telemetry
 
 .PHONY: lint
 lint: $(VENV)/.dev $(BUF)  ## Check style, types, imports and contracts.

@@ -157,7 +157,7 @@ def test_no_output_holds_a_prompt(replica):
         assert SECRET not in told and text not in told
 
 
-@pytest.mark.skipif(not os.access(PROMETHEUS, os.X_OK), reason="needs Prometheus: make .tools/prometheus")
+@pytest.mark.skipif(not os.access(PROMETHEUS, os.X_OK), reason="needs Prometheus: make test-telemetry")
 def test_prometheus_scrapes_the_services_and_takes_the_rules(replica, tmp_path):
     targets = [f"127.0.0.1:{port}" for port in replica.ports.values()]
     scrape = {"job_name": "tandem", "scrape_interval": "200ms", "static_configs": [{"targets": targets}]}

@@ -46,7 +46,7 @@ def test_rules_name_metrics_of_the_table():
     assert len(named(expressions)) > 8 and named(expressions) <= SERIES
 
 
-@pytest.mark.skipif(not os.access(PROMTOOL, os.X_OK), reason="needs promtool: make .tools/prometheus")
+@pytest.mark.skipif(not os.access(PROMTOOL, os.X_OK), reason="needs promtool: make test-telemetry")
 def test_rules_fire_when_they_should():
     for command in (["check", "rules", str(RULES)], ["test", "rules", str(RULES.with_name("rules_test.yaml"))]):
         done = subprocess.run([PROMTOOL, *command], capture_output=True, text=True, timeout=60)
