@@ -25,6 +25,7 @@ from tandem.rpc.addresses import is_local
 from tandem.rpc.channel import open_channel
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
+from tandem.rpc.tls import client_credentials
 from tandem.telemetry.metrics import GATEWAY, Metrics
 from tandem.telemetry.publishing import publish
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
@@ -76,6 +77,8 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         logger.warning("API keys travel in plain text to %s unless a proxy adds TLS", config.listen)
     checkpoint = await asyncio.to_thread(open_checkpoint, config.tokenizer, Part.TEXT)
     encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
+    if config.verifier_tls:
+        client_credentials(config.verifier_tls)  # unusable files end the start, not the first call
     metrics = Metrics(GATEWAY)
     verifiers = VerifierPool(
         VerifierAddresses(config.verifier),
