@@ -23,6 +23,12 @@ SECRET = "xylophone"
 RPC = "tandem.v1.GenerationService/StreamGenerate"
 INTERNAL_RPC = "tandem.internal.v1.VerifierService/Generate"
 
+PARTS = [
+    *(("tandem-gateway", name) for name in (RPC, "text_completion target", INTERNAL_RPC)),
+    *(("tandem-verifier", name) for name in (INTERNAL_RPC, "queue", "prefill", "decode")),
+    ("tandem-drafter", "draft"),
+]
+
 
 def free_ports(count):
     """The first of so many free ports in a row."""
@@ -55,7 +61,7 @@ class Replica:
             dropped.cancel()
             with pytest.raises(grpc.RpcError):
                 next(stub.StreamGenerate(_request(f"# {SECRET}", 1_000_000), metadata=metadata))
-        wait_until(lambda: "draft" in {span.name for _, span in received.trace(TRACE_ID).values()})
+        wait_until(lambda: {*PARTS} <= {(service, span.name) for service, span in received.trace(TRACE_ID).values()})
 
     def page(self, service):
         """What Prometheus would read."""
