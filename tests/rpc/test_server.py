@@ -51,7 +51,17 @@ async def test_watch_of_an_unknown_service_waits(server, channel):
     watch.cancel()
 
 
-async def test_reflection_lists_services(channel):
+async def test_reflection_lists_services_where_it_is_on(fake, channel):
+    closed = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+    assert await closed.code() is grpc.StatusCode.UNIMPLEMENTED
+    server = RpcServer(has_reflection=True)
+    server.add(pb_grpc.add_VerifierServiceServicer_to_server, fake, SERVICE)
+    async with open_channel(await server.start("127.0.0.1:0")) as channel:
+        await _lists_services(channel)
+    await server.stop(0)
+
+
+async def _lists_services(channel):
     call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     names = {service.name for service in (await call.read()).list_services_response.service}

@@ -82,6 +82,8 @@ def make_plan(
         {"tokenizer": up.target, "verifier": verifier_address, "listen": address},
         environment,
     )
+    if gateway_config.tls:
+        raise ConfigError("'tandem up' serves plain text on this machine; for TLS start 'tandem gateway' by itself")
     is_split = up.drafter == SPLIT
     verifier_config = load_config(
         VerifierConfig,

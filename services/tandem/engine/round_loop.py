@@ -122,8 +122,8 @@ class RoundLoop:
         self.runner.enter(sequence, scheduled.slot)
         self._prompt_logprobs.pop(sequence.sequence_id, None)
         if sequence.num_cached_tokens is None:
-            sequence.num_cached_tokens = scheduled.start
-            self.metrics.count(names.CACHED_TOKENS, scheduled.start)
+            sequence.num_cached_tokens = min(scheduled.start, sequence.num_prompt_tokens)
+            self.metrics.count(names.CACHED_TOKENS, sequence.num_cached_tokens)
             self.metrics.count(names.PREFIX_HITS, scheduled.start > 0)
             sequence.entered_at = time.monotonic()
         if self.on_enter:

@@ -201,6 +201,18 @@ DRAFTER_ATTACHED = _gauge(
 )
 DRAFTER_ATTACHMENTS = _counter("tandem_drafter_attachments_total", "attachment", "Times that a drafter was attached.")
 
+SERVING_VERIFIERS = _gauge(
+    "tandem_serving_verifiers", "verifier", "Verifiers that a gateway could send requests to.", services=(GATEWAY,)
+)
+RESUMED_STREAMS = _counter(
+    "tandem_resumed_streams_total",
+    "stream",
+    "Times that another verifier went on with a text, by the error that the one before left it with.",
+    "reason",
+    values=("NO_REPLICA", "ENGINE_FAULT", "DRAINING", "LOADING", "QUEUE_FULL", "KV_CACHE_FULL"),
+    services=(GATEWAY,),
+)
+
 METRICS: tuple[Metric, ...] = tuple(row for row in globals().values() if isinstance(row, Metric))
 
 _Labels = tuple[str, ...]  # in the order of Metric.labels

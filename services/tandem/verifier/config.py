@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from tandem.core.config import option
 from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.core.errors import ConfigError
-from tandem.rpc.addresses import UNIX_PREFIX, default_socket
+from tandem.rpc.addresses import UNIX_PREFIX, default_socket, is_local
+from tandem.rpc.tls_files import ServerTls
 
 IN_PROCESS = "inprocess"
 NO_DRAFTER = "none"
@@ -26,6 +27,12 @@ class VerifierConfig:
 
     target: str = option(help="the target's checkpoint: a folder, or ORGANISATION/NAME@COMMIT on the hub")
     listen: str = option(default_socket("verifier"), help="unix:/PATH or HOST:PORT to serve on")
+    trust_network: bool = option(
+        False, help="serve whoever reaches a --listen of the network without a client certificate: it is trusted"
+    )
+    tls_certificate_file: str = option("", help="certificate chain (PEM) to serve with; empty: plain text")
+    tls_key_file: str = option("", help="key (PEM) of that certificate")
+    tls_client_ca_file: str = option("", help="authorities (PEM) of gateways' certificates, then required; empty: none")
     drafter: str = option(
         default_socket("drafter"),
         help=f"the drafter's socket (unix:/PATH), {IN_PROCESS!r} to draft in this process, or {NO_DRAFTER!r}",
@@ -88,6 +95,17 @@ class VerifierConfig:
             (self.drafter == IN_PROCESS) == bool(self.draft_model),
             f"--draft-model goes with --drafter {IN_PROCESS}, and only with it",
         )
+        is_mutual = self.tls is not None and bool(self.tls.client_ca_file)
+        _require(
+            is_local(self.listen) or is_mutual or self.trust_network,
+            f"--listen {self.listen} can be reached from other machines: give --tls-client-ca-file with a "
+            "certificate and key, or --trust-network where only gateways reach it",
+        )
+
+    @property
+    def tls(self) -> ServerTls | None:
+        """What gateways are shown; None: plain text."""
+        return ServerTls.from_options(self.tls_certificate_file, self.tls_key_file, self.tls_client_ca_file)
 
     @property
     def max_draft_tokens(self) -> int:
