@@ -43,7 +43,7 @@ def open_channel(
         # No proxy of the environment stands between our own services.
         ("grpc.enable_http_proxy", 0),
     ]
-    interceptors = [UnaryStreamTracing(), UnaryUnaryTracing()]
+    interceptors: list[grpc.aio.ClientInterceptor] = [UnaryStreamTracing(), UnaryUnaryTracing()]
     if socket_path(address):
         # Without it the socket's path is sent as :authority, which servers other than Python's refuse.
         options.append(("grpc.default_authority", "localhost"))
