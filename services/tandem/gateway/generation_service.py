@@ -36,10 +36,12 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
         metrics: Metrics,
         watch: RequestWatch,
     ) -> None:
-        """Serves with the model behind `verifiers`, whose tokenizer `encoder` holds; `watch` sees every
-        request; for the rest see `Relay`."""
-        self._verifiers = verifiers
+        """Serves with the model behind `verifiers`, whose tokenizer `encoder` holds; `watch` sees every request.
+
+        For the rest see `Relay`.
+        """
         self._watch = watch
+        self._verifiers = verifiers
         self._encoder = encoder
         self._max_output_tokens = max_output_tokens
         self._resume_seconds = resume_seconds

@@ -58,11 +58,8 @@ async def run(config: GatewayConfig) -> None:
     logger.info("gateway: %s", describe(config))
     async with open_gateway(config) as gateway:
         logger.info("gateway ready on %s", gateway.address)
-        await serve_until_stopped(
-            gateway.server,
-            config.drain_seconds,
-            [gateway.follow_verifiers(), publish(gateway.metrics, config.metrics_listen)],
-        )
+        background = [gateway.follow_verifiers(), publish(gateway.metrics, config.metrics_listen)]
+        await serve_until_stopped(gateway.server, config.drain_seconds, background)
 
 
 @asynccontextmanager
@@ -86,18 +83,17 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         config.verifier_refresh_seconds,
         metrics,
     )
-    limits = ServerLimits(config.max_message_bytes, config.max_concurrent_streams)
-    server = RpcServer(_interceptors(config, keys_file), limits, config.tls, config.reflection, metrics)
+    server = RpcServer(
+        _interceptors(config, keys_file),
+        ServerLimits(config.max_message_bytes, config.max_concurrent_streams),
+        config.tls,
+        config.reflection,
+        metrics,
+    )
+    watch = RequestWatch(metrics, config.trace_content)
     server.add(
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-        GenerationService(
-            verifiers,
-            encoder,
-            config.max_output_tokens,
-            config.resume_seconds,
-            metrics,
-            RequestWatch(metrics, config.trace_content),
-        ),
+        GenerationService(verifiers, encoder, config.max_output_tokens, config.resume_seconds, metrics, watch),
         GENERATION_SERVICE,
     )
     server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)

@@ -43,11 +43,11 @@ def open_channel(
         # No proxy of the environment stands between our own services.
         ("grpc.enable_http_proxy", 0),
     ]
+    interceptors: list[grpc.aio.ClientInterceptor] = [UnaryStreamTracing(), UnaryUnaryTracing()]
     if socket_path(address):
         # Without it the socket's path is sent as :authority, which servers other than Python's refuse.
         options.append(("grpc.default_authority", "localhost"))
-    interceptors: list[grpc.aio.ClientInterceptor] = [UnaryStreamTracing(), UnaryUnaryTracing()]
-    if socket_path(address) is None and tls:
+    elif tls:
         if tls.server_name:
             options.append(("grpc.ssl_target_name_override", tls.server_name))
         return grpc.aio.secure_channel(address, client_credentials(tls), options=options, interceptors=interceptors)

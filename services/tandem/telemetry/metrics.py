@@ -209,6 +209,7 @@ RESUMED_STREAMS = _counter(
     "stream",
     "Times that another verifier went on with a text, by the error that the one before left it with.",
     "reason",
+    values=("NO_REPLICA", "ENGINE_FAULT", "DRAINING", "LOADING", "QUEUE_FULL", "KV_CACHE_FULL"),
     services=(GATEWAY,),
 )
 

@@ -86,7 +86,8 @@ async def open_verifier(
     metrics = Metrics(VERIFIER)
     streams = OutputStreams(asyncio.get_running_loop())
     service = VerifierService(streams, metrics)
-    server = RpcServer(limits=ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS), tls=config.tls, metrics=metrics)
+    limits = ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS)
+    server = RpcServer(limits=limits, tls=config.tls, metrics=metrics)
     server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, service, VERIFIER_SERVICE)
     try:
         # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
