@@ -7,12 +7,13 @@ import torch
 from tandem.attention.base import DevicePlanner
 from tandem.engine.adaptive_drafts import AdaptiveDrafts
 from tandem.engine.ahead_source import AheadSource
-from tandem.engine.draft_policy import FixedDrafts
+from tandem.engine.draft_policy import DraftPolicy, FixedDrafts
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine, Publish
 from tandem.engine.limits import EngineLimits
+from tandem.engine.measured_drafts import MeasuredDrafts
 from tandem.engine.model_runner import ModelRunner
-from tandem.engine.round_loop import RoundLoop
+from tandem.engine.round_loop import OnEnter, RoundLoop
 from tandem.engine.run_ahead import RunAhead, captured_shapes
 from tandem.engine.scheduler import Scheduler
 from tandem.engine.shared_tables import SharedTables
@@ -76,6 +77,7 @@ def make_engine(
     adaptive_k: bool = False,
     judge: Judge = judge,
     is_k_fixed: bool = True,
+    on_enter: OnEnter | None = None,
 ) -> Engine:
     """An engine that is not started.
 
@@ -92,12 +94,14 @@ def make_engine(
         adaptive_k: drafts as much as pays, instead of as much as is asked for.
         judge: says which drafts stand.
         is_k_fixed: drafters make as many drafts as `limits` has room for, or it is theirs to say how many they make.
+        on_enter: told which sequence has taken which slot, on the engine's thread.
     """
     kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
     tables = SharedTables(kv, [group.name for group in target.kv_groups])
     runner = ModelRunner(target, storage, kv, inputs, tables, judge)
     scheduler = Scheduler(limits, kv)
-    policy = AdaptiveDrafts(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
+    chosen: DraftPolicy = AdaptiveDrafts(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
+    policy = MeasuredDrafts(chosen, metrics)
     speculation = Speculation(drafters, policy, scheduler, runner.vocabulary_size, metrics)
     ahead = None
     if (
@@ -111,7 +115,7 @@ def make_engine(
         counts = draft_counts(limits.max_draft_tokens, is_k_fixed and not adaptive_k)
         steady_runner = SteadyRunner(steady, captured_shapes(limits, counts))
         ahead = RunAhead(scheduler, kv, tables, steady_runner, drafters[0] if drafters else None, policy, counts)
-    return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics, ahead), publish)
+    return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics, ahead, on_enter), publish)
 
 
 def draft_counts(most: int, is_k_fixed: bool) -> list[int]:

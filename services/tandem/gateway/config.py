@@ -52,6 +52,11 @@ class GatewayConfig:
     max_output_tokens: int = option(8192, help="most tokens that one request may generate")
     max_message_bytes: int = option(8 * 1024 * 1024, help="largest request")
     max_concurrent_streams: int = option(256, help="most requests at a time over one connection")
+    health_listen: str = option("", help="HOST:PORT that tells health alone, in plain text, for probes; empty: none")
+    metrics_listen: str = option("", help="HOST:PORT that shows metrics to Prometheus; empty: none")
+    trace_content: bool = option(
+        False, help="spans hold prompts and answers too: for debugging, where a trace is as secret as they are"
+    )
     drain_seconds: float = option(30.0, help="time for running requests when told to stop")
 
     def __post_init__(self) -> None:

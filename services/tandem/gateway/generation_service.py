@@ -15,6 +15,7 @@ from tandem.gateway.generation import Event, Generation
 from tandem.gateway.prompt import PromptEncoder
 from tandem.gateway.rate_limit import spend_tokens
 from tandem.gateway.relay import Relay
+from tandem.gateway.request_watch import RequestWatch
 from tandem.gateway.verifier_pool import VerifierPool
 from tandem.gateway.verifier_request import check_spec, verifier_request
 from tandem.telemetry.metrics import Metrics
@@ -33,8 +34,13 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
         max_output_tokens: int,
         resume_seconds: float,
         metrics: Metrics,
+        watch: RequestWatch,
     ) -> None:
-        """Serves with the model behind `verifiers`, whose tokenizer `encoder` holds; for the rest see `Relay`."""
+        """Serves with the model behind `verifiers`, whose tokenizer `encoder` holds; `watch` sees every request.
+
+        For the rest see `Relay`.
+        """
+        self._watch = watch
         self._verifiers = verifiers
         self._encoder = encoder
         self._max_output_tokens = max_output_tokens
@@ -94,7 +100,10 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
         token_ids = await self._encoder.encode(request.spec)
         return generation_service_pb2.CountTokensResponse(num_tokens=len(token_ids))
 
-    async def _events(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
+    def _events(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
+        return self._watch.watched(spec, self._generated(spec, context))
+
+    async def _generated(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
         model = self._verifiers.model(spec.model)
         check_spec(spec, self._max_output_tokens)
         token_ids = await self._encoder.encode(spec, max_tokens=model.context_length - 1)

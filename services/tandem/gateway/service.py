@@ -16,6 +16,7 @@ from tandem.gateway.generation_service import GenerationService
 from tandem.gateway.model_service import ModelService
 from tandem.gateway.prompt import PromptEncoder
 from tandem.gateway.rate_limit import GENERATION_SERVICE, CallerLimits, RateLimitInterceptor
+from tandem.gateway.request_watch import RequestWatch
 from tandem.gateway.verifier_addresses import VerifierAddresses
 from tandem.gateway.verifier_link import VerifierLink
 from tandem.gateway.verifier_pool import VerifierPool
@@ -25,7 +26,8 @@ from tandem.rpc.channel import open_channel
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.rpc.tls import client_credentials
-from tandem.telemetry.metrics import Metrics
+from tandem.telemetry.metrics import GATEWAY, Metrics
+from tandem.telemetry.publishing import publish
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ async def run(config: GatewayConfig) -> None:
     logger.info("gateway: %s", describe(config))
     async with open_gateway(config) as gateway:
         logger.info("gateway ready on %s", gateway.address)
-        await serve_until_stopped(gateway.server, config.drain_seconds, [gateway.follow_verifiers()])
+        background = [gateway.follow_verifiers(), publish(gateway.metrics, config.metrics_listen)]
+        await serve_until_stopped(gateway.server, config.drain_seconds, background)
 
 
 @asynccontextmanager
@@ -73,7 +76,7 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
     if config.verifier_tls:
         client_credentials(config.verifier_tls)  # unusable files end the start, not the first call
-    metrics = Metrics()
+    metrics = Metrics(GATEWAY)
     verifiers = VerifierPool(
         VerifierAddresses(config.verifier),
         lambda address: VerifierLink(address, open_channel(address, tls=config.verifier_tls), config.model_name),
@@ -85,16 +88,18 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         ServerLimits(config.max_message_bytes, config.max_concurrent_streams),
         config.tls,
         config.reflection,
+        metrics,
     )
+    watch = RequestWatch(metrics, config.trace_content)
     server.add(
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-        GenerationService(verifiers, encoder, config.max_output_tokens, config.resume_seconds, metrics),
+        GenerationService(verifiers, encoder, config.max_output_tokens, config.resume_seconds, metrics, watch),
         GENERATION_SERVICE,
     )
     server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)
     async with _followed(keys_file):
         try:
-            yield Gateway(server, await server.start(config.listen), verifiers, metrics)
+            yield Gateway(server, await server.start(config.listen, config.health_listen), verifiers, metrics)
         finally:
             await server.stop(0)
             await verifiers.close()

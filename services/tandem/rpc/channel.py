@@ -5,6 +5,7 @@ import grpc
 from tandem.rpc.addresses import socket_path
 from tandem.rpc.tls import client_credentials
 from tandem.rpc.tls_files import ClientTls
+from tandem.rpc.tracing import UnaryStreamTracing, UnaryUnaryTracing
 
 # Prompts go up and log-probabilities come down these channels: more than a public client may send at once.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -42,11 +43,12 @@ def open_channel(
         # No proxy of the environment stands between our own services.
         ("grpc.enable_http_proxy", 0),
     ]
+    interceptors: list[grpc.aio.ClientInterceptor] = [UnaryStreamTracing(), UnaryUnaryTracing()]
     if socket_path(address):
         # Without it the socket's path is sent as :authority, which servers other than Python's refuse.
         options.append(("grpc.default_authority", "localhost"))
     elif tls:
         if tls.server_name:
             options.append(("grpc.ssl_target_name_override", tls.server_name))
-        return grpc.aio.secure_channel(address, client_credentials(tls), options=options)
-    return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, client_credentials(tls), options=options, interceptors=interceptors)
+    return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)

@@ -16,9 +16,12 @@ from grpc_reflection.v1alpha import reflection
 from tandem.core.errors import ConfigError
 from tandem.rpc import health
 from tandem.rpc.addresses import UNIX_PREFIX, socket_path
+from tandem.rpc.health_port import open_health_port
 from tandem.rpc.interceptors import DrainInterceptor, ErrorInterceptor
 from tandem.rpc.tls import server_credentials
 from tandem.rpc.tls_files import ServerTls
+from tandem.rpc.tracing import TracingInterceptor
+from tandem.telemetry.metrics import Metrics
 
 MAX_METADATA_BYTES = 16 * 1024
 # sun_path of Linux, with its closing zero.
@@ -49,6 +52,7 @@ class RpcServer:
         limits: ServerLimits = ServerLimits(),
         tls: ServerTls | None = None,
         has_reflection: bool = False,
+        metrics: Metrics | None = None,
     ) -> None:
         """Makes a server that listens nowhere yet.
 
@@ -57,14 +61,17 @@ class RpcServer:
             limits: what one client may take.
             tls: what clients are shown; None: plain text. Unix sockets have none.
             has_reflection: whether callers may ask which services and messages there are.
+            metrics: get the duration of each call; none: nobody looks at them.
         """
         self._tls = tls
         self._has_reflection = has_reflection
         self._draining = DrainInterceptor()
+        tracing = TracingInterceptor(self._draining.services, metrics or Metrics())
         self._grpc = grpc.aio.server(
-            interceptors=[ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
+            interceptors=[tracing, ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
         )
         self._health: health.Health | None = None
+        self._health_port: grpc.aio.Server | None = None
         self._on_stopping: list[Callable[[], None]] = []
 
     def add(self, register: Callable[[Servicer, grpc.aio.Server], None], servicer: Servicer, service: str) -> None:
@@ -82,11 +89,12 @@ class RpcServer:
         """Has `callback` called when `stop` begins, so that calls which would go on for ever can end in time."""
         self._on_stopping.append(callback)
 
-    async def start(self, listen: str) -> str:
+    async def start(self, listen: str, health_listen: str = "") -> str:
         """Starts to listen, still NOT_SERVING; returns the address, with the port that a 0 became.
 
         Args:
             listen: `host:port`, or `unix:/path`: readable and writable by this user only.
+            health_listen: `host:port` of one more port with health alone; empty: none.
 
         Raises:
             ConfigError: nothing can listen there.
@@ -103,6 +111,8 @@ class RpcServer:
         else:
             address = self._bind_port(listen)
         await self._grpc.start()
+        if health_listen:
+            self._health_port = await open_health_port(self._health, health_listen)
         return address
 
     def set_serving(self, is_serving: bool) -> None:
@@ -127,6 +137,8 @@ class RpcServer:
         except TimeoutError:
             pass
         await self._grpc.stop(min(grace_seconds, LAST_WORDS_SECONDS))
+        if self._health_port:
+            await self._health_port.stop(0)
 
     def _bind_port(self, listen: str) -> str:
         host, colon, port = listen.rpartition(":")

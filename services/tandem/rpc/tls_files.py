@@ -46,5 +46,7 @@ class ClientTls:
         if not (ca_file or certificate_file or key_file or server_name):
             return None
         if not ca_file or bool(certificate_file) != bool(key_file):
-            raise ConfigError("TLS to verifiers needs --verifier-ca-file; a certificate there goes with its key")
+            raise ConfigError(
+                "TLS needs --verifier-ca-file (of a client: --server-ca-file); a certificate goes with its key"
+            )
         return cls(ca_file, certificate_file, key_file, server_name)

@@ -79,6 +79,8 @@ class VerifierConfig:
     block_size: int = option(16, help="tokens of a KV block")
     prefix_cache: bool = option(True, help="requests that begin alike (and have one cache salt) share KV")
     exchange_directory: str = option("/dev/shm", help="memory-backed folder for what the drafter reads")  # noqa: S108
+    health_listen: str = option("", help="HOST:PORT that tells health alone, in plain text, for probes; empty: none")
+    metrics_listen: str = option("", help="HOST:PORT that shows metrics to Prometheus; empty: none")
     drain_seconds: float = option(30.0, help="time for running requests when told to stop")
 
     def __post_init__(self) -> None:

@@ -29,6 +29,7 @@ from tandem.verifier.attachment import MAX_REASON_CHARACTERS, Attachment, Broken
 from tandem.verifier.carrier import Carrier
 from tandem.verifier.fallback_log import FallbackLog
 from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
+from tandem.verifier.slot_traces import SlotTraces
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class DrafterLink:
         self._target_revision = target_revision
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
+        self.traces = SlotTraces()
         self._log = FallbackLog()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()  # of the next two, which both threads change
@@ -159,6 +161,7 @@ class DrafterLink:
             return None
         self._number += 1
         request = self._carrier.request(attachment.generation, self._number, wanted, num_tokens)
+        request.traces.extend(self.traces.news(attachment.generation))
         asked = Round([one.slot for one in wanted], request)
         with self._lock:
             if self._attachment is not attachment:
@@ -201,6 +204,7 @@ class DrafterLink:
             asked.answer(Fallback.INVALID)
         else:
             asked.answer(response)
+            self._metrics.observe(names.EXCHANGE_SECONDS, time.monotonic() - asked.asked_at)
 
     def _send(self, call: Call, request: pb.DraftRequest) -> None:
         self._sending = asyncio.ensure_future(_write(call, request))  # held, or it could vanish on its way

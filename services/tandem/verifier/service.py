@@ -23,7 +23,8 @@ from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.sampling.judge import Judge, judge
-from tandem.telemetry.metrics import Metrics
+from tandem.telemetry.metrics import VERIFIER, Metrics
+from tandem.telemetry.publishing import publish
 from tandem.verifier import model as models
 from tandem.verifier.ahead_link import AheadLink
 from tandem.verifier.config import IN_PROCESS, VerifierConfig
@@ -76,7 +77,8 @@ async def run(
     logger.info("verifier: %s", describe_config(config))
     async with open_verifier(config, weights, judge, rank_module) as verifier:
         logger.info("verifier ready on %s", verifier.address)
-        await serve_until_stopped(verifier.server, config.drain_seconds, verifier.background)
+        background = [*verifier.background, publish(verifier.metrics, config.metrics_listen)]
+        await serve_until_stopped(verifier.server, config.drain_seconds, background)
 
 
 @asynccontextmanager
@@ -92,14 +94,15 @@ async def open_verifier(
         ConfigError: the verifier cannot start with `config`.
         EngineFault: a rank of the target ended while it was loaded.
     """
-    metrics = Metrics()
+    metrics = Metrics(VERIFIER)
     streams = OutputStreams(asyncio.get_running_loop())
     service = VerifierService(streams, metrics)
-    server = RpcServer(limits=ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS), tls=config.tls)
+    limits = ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS)
+    server = RpcServer(limits=limits, tls=config.tls, metrics=metrics)
     server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, service, VERIFIER_SERVICE)
     try:
         # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
-        address = await server.start(config.listen)
+        address = await server.start(config.listen, config.health_listen)
         model = await asyncio.to_thread(models.load, config, weights, rank_module)
         try:
             drafters, background = await _drafters(config, model, metrics, weights)
@@ -114,6 +117,7 @@ async def open_verifier(
                 config.adaptive_k,
                 judge,
                 is_k_fixed=config.num_speculative_tokens is not None,
+                on_enter=lambda slot, sequence: _announce(drafters, slot, sequence),
             )
             if config.adaptive_k and drafters and model.limits.max_draft_tokens:
                 await asyncio.to_thread(engine.calibrate)
@@ -159,6 +163,13 @@ async def _drafters(
         carrier = TokenCarrier(limits.max_sequences, model.config.vocab_size, limits.max_draft_tokens)
         links.append(DrafterLink(config.lookup_drafter, carrier, model.revision, seconds, metrics))
     return [*inside, *links], [link.follow() for link in links]
+
+
+def _announce(drafters: list[DraftSource], slot: int, sequence: Sequence) -> None:
+    """Tells drafters that are processes of their own which trace the sequence in a slot belongs to."""
+    for drafter in drafters:
+        if isinstance(drafter, DrafterLink):
+            drafter.traces.enter(slot, sequence.traceparent)
 
 
 async def _warm_up(engine: Engine, streams: OutputStreams) -> None:

@@ -5,11 +5,12 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Iterable
 from collections.abc import Sequence as Sources
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from opentelemetry import trace
 
 from tandem.core.errors import DeadlineExceeded, Draining, EngineFault, Exhausted, InvalidRequest, Loading, TandemError
 from tandem.core.sequence import FinishReason, Sequence
@@ -27,9 +28,11 @@ from tandem.rpc.conversion import (
 )
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
+from tandem.telemetry.tracing import traceparent
 from tandem.v1 import model_service_pb2
 from tandem.verifier.grammar_compiler import GrammarCompiler
 from tandem.verifier.output_streams import OutputStreams
+from tandem.verifier.request_phases import RequestPhases
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -86,16 +89,20 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
                 yield _started(sequence)
                 yield _finished(SequenceEnd(sequence.finish_reason, sequence.stop_token_id, sequence.stats))
                 return
-            async with aclosing(self._streams.generate(served.engine, sequence)) as outputs:
-                is_first = True
-                async for output in outputs:
-                    if is_first and output.token_ids:
-                        yield _started(sequence, output.prompt_logprobs)
-                        is_first = False
-                    if output.token_ids:
-                        yield _round(output)
-                    if output.end:
-                        yield _finished(output.end)
+            phases = RequestPhases(sequence, self._metrics)
+            outputs = self._streams.generate(served.engine, sequence)
+            with closing(phases):
+                async with aclosing(outputs):
+                    is_first = True
+                    async for output in outputs:
+                        phases.take(output)
+                        if is_first and output.token_ids:
+                            yield _started(sequence, output.prompt_logprobs)
+                            is_first = False
+                        if output.token_ids:
+                            yield _round(output)
+                        if output.end:
+                            yield _finished(output.end)
         except Exhausted as error:
             self._metrics.count(names.REQUESTS_REFUSED, reason=error.reason)
             raise
@@ -123,6 +130,7 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
             deadline=deadline,
             cache_salt=resolved.cache_salt,
             grammar=grammar,
+            traceparent=traceparent(trace.get_current_span()),
         )
         if resolved.output_token_ids:
             # A grammar looks at each of them.
