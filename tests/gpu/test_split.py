@@ -1,4 +1,4 @@
-"""The demo pair as two processes on one GPU: the text of the target alone, whatever becomes of the drafter."""
+"""The demo pair as two processes on a GPU, in bfloat16: the text of the target alone, whatever the drafter does."""
 
 import asyncio
 import os
@@ -33,10 +33,11 @@ START_SECONDS = 120
 LOST_BYTES = 16 << 20  # a leaked context has hundreds
 
 
-def start_drafter(socket, device="cuda"):
+def start_drafter(socket, device="cuda", within=()):
+    """`within` is a command that runs it, and ends with it."""
     command = [sys.executable, "-m", "tandem.cli", "drafter", f"--device={device}", f"--listen=unix:{socket}"]
     pair = [f"--target={DEMO_TARGET}", f"--draft-model={DEMO_DRAFTER}", f"--num-speculative-tokens={K}"]
-    return subprocess.Popen([*command, *pair])
+    return subprocess.Popen([*within, *command, *pair])
 
 
 async def until(condition, seconds):
@@ -46,14 +47,16 @@ async def until(condition, seconds):
 
 
 @asynccontextmanager
-async def verifier(folder, drafter):
+async def verifier(folder, drafter, **settings):
     config = VerifierConfig(
         target=str(DEMO_TARGET),
         listen=f"unix:{folder}/verifier.sock",
         drafter=drafter,
         device="cuda",
+        dtype="bfloat16",
         num_speculative_tokens=K,
         kv_tokens=8192,
+        **settings,
     )
     async with open_verifier(config) as verifier, open_channel(verifier.address) as channel:
         work = [asyncio.create_task(coroutine) for coroutine in verifier.background]
@@ -124,6 +127,68 @@ async def test_kill_9_again_and_again(prompts, tmp_path, monkeypatch):
         print(f"{sum(BATCHES)} kills in {await streaming} texts; free bytes after {BATCHES}: {free}")
         assert metrics.value(names.DRAFTER_ATTACHMENTS) == sum(BATCHES)
         assert free[0] - free[-1] < LOST_BYTES
+
+
+@asynccontextmanager
+async def attached(folder, device="cuda", **settings):
+    """A verifier whose drafter has come."""
+    socket = folder / "drafter.sock"
+    drafter = start_drafter(socket, device)
+    try:
+        async with verifier(folder, f"unix:{socket}", **settings) as (metrics, stub):
+            await until(lambda: metrics.value(names.DRAFTER_ATTACHED), START_SECONDS)
+            yield metrics, stub
+    finally:
+        drafter.kill()
+        drafter.wait()
+
+
+async def test_every_batch_writes_the_same(prompts, tmp_path):
+    """Not one near-tie, for any number of texts at a time, drafted or not."""
+    asked = [(prompts[number % NUM_PROMPTS], number) for number in range(32)]
+    async with attached(tmp_path, batch_invariant=True) as (metrics, stub):
+        alone = [await generate(stub, *one, k=0) for one in asked]
+        for batch in (1, 8, 32):
+            for k in (0, K):
+                texts = await asyncio.gather(*(generate(stub, *one, k=k) for one in asked[:batch]))
+                assert texts == alone[:batch]
+        rounds, accepted = metrics.value(names.SPEC_ROUNDS), metrics.value(names.SPEC_ACCEPTED_TOKENS)
+        assert accepted > 1000
+        print(f"{rounds} rounds, {accepted} drafts accepted")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+async def test_a_drafter_on_another_gpu(prompts, tmp_path):
+    async with attached(tmp_path, "cuda:1") as (metrics, stub):
+        alone = [await generate(stub, prompt, number, k=0) for number, prompt in enumerate(prompts)]
+        assert not metrics.value(names.SPEC_ACCEPTED_TOKENS)
+        assert [await generate(stub, prompt, number) for number, prompt in enumerate(prompts)] == alone
+        assert metrics.value(names.SPEC_ACCEPTED_TOKENS) > 500
+
+
+REFUSED = {
+    "IPC namespace": ("unshare", "--ipc"),
+    "PID namespace": ("unshare", "--pid", "--fork", "--kill-child"),
+    "CUDA_VISIBLE_DEVICES": ("env", "CUDA_VISIBLE_DEVICES=1"),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+async def test_a_drafter_that_cannot_share_says_why_and_the_verifier_serves(prompts, tmp_path, caplog, reason):
+    within, socket = REFUSED[reason], tmp_path / "drafter.sock"
+    if reason == "CUDA_VISIBLE_DEVICES" and torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    if subprocess.run([*within, "true"], check=False).returncode:  # noqa: ASYNC221
+        pytest.skip("not allowed here")
+    drafter = start_drafter(socket, within=within)
+    try:
+        async with verifier(tmp_path, f"unix:{socket}") as (metrics, stub):
+            await until(lambda: any(reason in record.message for record in caplog.records), START_SECONDS)
+            assert len(await generate(stub, prompts[0], 0)) == MAX_TOKENS
+            assert not metrics.value(names.DRAFTER_ATTACHMENTS)
+    finally:
+        drafter.kill()
+        drafter.wait()
 
 
 async def test_a_drafter_on_the_cpu_says_what_it_lacks_and_the_verifier_serves(prompts, tmp_path, caplog):

@@ -10,6 +10,7 @@ from tandem.drafter.v1 import drafter_service_pb2_grpc
 from tandem.engine.draft_source import DrafterInfo
 from tandem.exchange.attached_exchange import AttachedExchange
 from tandem.rpc.server import RpcServer
+from tandem.telemetry.metrics import Metrics
 
 
 class HostileDevice:
@@ -82,7 +83,7 @@ class HostileTokens:
 async def hostile_drafter(listen, drafting=None):
     """Serves one at `listen`, over shared memory unless told otherwise."""
     server = RpcServer()
-    service = DrafterService(drafting or MemoryDrafting(HostileDevice()), DrafterInfo("hostile", 7, "test"))
+    service = DrafterService(drafting or MemoryDrafting(HostileDevice()), DrafterInfo("hostile", 7, "test"), Metrics())
     server.add(
         drafter_service_pb2_grpc.add_DrafterServiceServicer_to_server, service, "tandem.drafter.v1.DrafterService"
     )

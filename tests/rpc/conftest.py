@@ -72,6 +72,7 @@ class Client:
     """A gateway and a channel to it."""
 
     def __init__(self, gateway, channel):
+        self.gateway = gateway
         self.server = gateway.server
         self.address = gateway.address
         self.channel = channel
@@ -95,7 +96,7 @@ def open_client(checkpoint, verifier_address):
             **{"tokenizer": str(checkpoint), "listen": "127.0.0.1:0", "verifier": verifier_address, **settings}
         )
         async with open_gateway(config) as gateway, open_channel(gateway.address) as channel:
-            following = asyncio.create_task(gateway.follow_verifier())
+            following = asyncio.create_task(gateway.follow_verifiers())
             try:
                 yield Client(gateway, channel)
             finally:

@@ -182,7 +182,7 @@ async def test_a_wrong_answer_costs_its_round(address, link, exchange, metrics):
 
 async def test_a_drafter_that_cannot_open_the_memory_is_told_of_once(address, link, exchange, caplog):
     fake = FakeDrafter(handed_over)
-    fake.attach_error = InvalidRequest("cuda_memory", "in one PID namespace")
+    fake.attach_error = InvalidRequest("cuda_memory", f"cannot be opened here ({'x' * 200}): in one PID namespace")
     async with drafting(fake, address):
         await until(lambda: len(fake.attached) >= 3)
         assert link.info is None and link.draft_ahead([0], 2) == 0

@@ -6,12 +6,14 @@ import json
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2
 
+from tandem.core.errors import Draining
 from tandem.gateway.tokenizer import TextTokenizer
 from tandem.rpc.errors import STATUS_DETAILS_KEY
 from tandem.v1 import generation_service_pb2 as pb
 from tandem.v1 import types_pb2
-from tests.rpc.fake_verifier import FakeVerifier, finished, play, started, verified
+from tests.rpc.fake_verifier import FakeVerifier, finished, play, serving, started, verified
 from tests.rpc.test_client_commands import tandem
 from tests.unit.gateway.conftest import GEMMA_TEMPLATE, byte_fallback_tokenizer, conversation, save_checkpoint
 
@@ -113,6 +115,29 @@ async def test_thoughts_text_and_calls_have_fields_of_their_own(client, say):
     thoughts = [token.text for token in output.tokens if token.part == types_pb2.OUTPUT_PART_THOUGHT]
     assert "".join(thoughts) == output.thought
     assert len([delta for delta in deltas if delta.thought]) > 2, "streamed as they come"
+
+
+async def test_a_call_begun_by_one_verifier_is_ended_by_another(
+    open_client, fake, encode, verifier, verifier_address, tmp_path
+):
+    ids = encode(f"the fox{CALLED}<|tool_response>")
+
+    async def script(request):
+        yield started()
+        if not request.output_token_ids:
+            yield verified(ids[: len(ids) // 2])
+            raise Draining("the verifier stops")
+        yield verified(ids[len(request.output_token_ids) :])
+        yield finished(STOP, stop_token_id=ids[-1])
+
+    fake.script = script
+    other = f"unix:{tmp_path}/other.sock"
+    async with serving(fake, other), open_client(verifier=f"{verifier_address},{other}") as client:
+        await client.wait_for_health(health_pb2.HealthCheckResponse.SERVING)
+        answer = await ask(client, conversation(QUESTION, tools=[WEATHER]))
+    assert len(fake.requests) == 2
+    assert (answer.output.text, answer.finished.reason) == ("the fox", TOOL_CALLS)
+    assert json.loads(answer.output.tool_calls[0].arguments_json) == {"city": "中", "days": 2}
 
 
 async def test_call_result_answer(client, fake, say, encode):

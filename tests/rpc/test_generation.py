@@ -26,7 +26,9 @@ async def stream(client, given, **options):
 
 async def test_a_stream_from_beginning_to_end(client, fake, tokenizer):
     ids = tokenizer.encode("jumps over 中 it")
-    speculation = types_pb2.SpeculationStatistics(num_rounds=1, num_draft_tokens=4, num_accepted_tokens=2)
+    speculation = types_pb2.SpeculationStatistics(
+        num_rounds=2, num_draft_tokens=8, num_accepted_tokens=3, accepted_by_position=[2, 1, 0, 0]
+    )
     fake.script = lambda request: play(
         started(seed=41, num_cached_tokens=1),
         verified(ids[:1]),
@@ -85,7 +87,8 @@ async def test_what_the_verifier_is_asked(client, fake, tokenizer):
     assert len(empty.request_id) == 32, "minted"
     assert empty.max_tokens == 8192, "this gateway's limit"
     assert not empty.HasField("top_logprobs") and not empty.HasField("num_speculative_tokens")
-    assert empty.sampling == types_pb2.SamplingOptions()
+    assert empty.sampling == types_pb2.SamplingOptions(seed=empty.sampling.seed)
+    assert empty.sampling.HasField("seed"), "whoever has to go on with the text has the same one"
     assert full.output_format.regex == "a+" and not empty.HasField("output_format")
 
 

@@ -27,10 +27,16 @@ async def test_the_gateway_may_rename_the_model(open_client, verifier):
         assert answer.started.model == "gemma"
 
 
-async def test_health_and_reflection_name_the_public_services(client):
+async def test_health_and_reflection_name_the_public_services(open_client, verifier):
     services = ["tandem.v1.GenerationService", "tandem.v1.ModelService"]
-    for name in ("", *services):
-        assert (await client.health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
+    async with open_client(reflection=True) as client:
+        await client.wait_for_health(SERVING)
+        for name in ("", *services):
+            assert (await client.health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
+        await _reflects(client, services)
+
+
+async def _reflects(client, services):
     call = reflection_pb2_grpc.ServerReflectionStub(client.channel).ServerReflectionInfo()
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     names = {service.name for service in (await call.read()).list_services_response.service}

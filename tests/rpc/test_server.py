@@ -23,8 +23,10 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 async def test_health_is_not_serving_until_told(server, channel):
     health = health_pb2_grpc.HealthStub(channel)
-    for name in ("", SERVICE, "grpc.health.v1.Health"):
+    for name in ("", SERVICE):
         assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == NOT_SERVING
+    alive = health_pb2.HealthCheckRequest(service="grpc.health.v1.Health")
+    assert (await health.Check(alive)).status == SERVING
     server.set_serving(True)
     for name in ("", SERVICE):
         assert (await health.Check(health_pb2.HealthCheckRequest(service=name))).status == SERVING
@@ -51,7 +53,45 @@ async def test_watch_of_an_unknown_service_waits(server, channel):
     watch.cancel()
 
 
-async def test_reflection_lists_services(channel):
+async def test_a_port_for_probes_tells_health_and_nothing_else(fake, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = RpcServer()
+    server.add(pb_grpc.add_VerifierServiceServicer_to_server, fake, SERVICE)
+    await server.start(f"unix:{tmp_path}/s", f"127.0.0.1:{port}")
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+        server.set_serving(True)
+        assert (await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))).status == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await pb_grpc.VerifierServiceStub(channel).DescribeModel(pb.DescribeModelRequest())
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        await server.stop(0)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await health.Check(health_pb2.HealthCheckRequest(), timeout=1)
+    other = RpcServer()
+    with socket.socket() as taken, pytest.raises(ConfigError, match="cannot tell health on"):
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        try:
+            await other.start(f"unix:{tmp_path}/s", f"127.0.0.1:{taken.getsockname()[1]}")
+        finally:
+            await other.stop(0)
+
+
+async def test_reflection_lists_services_where_it_is_on(fake, channel):
+    closed = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+    assert await closed.code() is grpc.StatusCode.UNIMPLEMENTED
+    server = RpcServer(has_reflection=True)
+    server.add(pb_grpc.add_VerifierServiceServicer_to_server, fake, SERVICE)
+    async with open_channel(await server.start("127.0.0.1:0")) as channel:
+        await _lists_services(channel)
+    await server.stop(0)
+
+
+async def _lists_services(channel):
     call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
     await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     names = {service.name for service in (await call.read()).list_services_response.service}

@@ -1,11 +1,12 @@
 """The one interface between the networks and attention."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.metadata import QueryBatch
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.scales import UNSCALED, KvScales
@@ -48,4 +49,13 @@ class AttentionBackend(Protocol):
 
         Keys and values may be of 8 bits; `scales` are what they were divided by.
         """
+        ...
+
+
+@runtime_checkable
+class DevicePlanner(AttentionBackend, Protocol):
+    """An attention backend that plans rounds on the device, such as `PagedBackend`."""
+
+    def prepare_on_device(self, batch: DeviceBatch, groups: Sequence[KvGroup], block_size: int) -> AttentionMetadata:
+        """Plans a round without the host."""
         ...

@@ -18,7 +18,7 @@ BLOCK_KEYS = 32  # keys that one turn of the loop reads
 @triton.jit
 def _attend_splits(
     query,  # [T, num_heads, HEAD_DIM]
-    kv,  # [num_slots, 2, num_kv_heads, HEAD_DIM], as the query or of 8 bits
+    kv,  # [num_slots, 2, STORED_HEADS, HEAD_DIM], as the query or of 8 bits; the first num_kv_heads are read
     pieces,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables,  # [S, table_width] int32
     sums,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, HEAD_DIM] float32: of values, weighted
@@ -28,6 +28,7 @@ def _attend_splits(
     window,
     key_scale,
     num_kv_heads: tl.constexpr,
+    STORED_HEADS: tl.constexpr,
     GROUP: tl.constexpr,  # query heads a KV head
     HEAD_DIM: tl.constexpr,
     KV_BLOCK: tl.constexpr,  # tokens of a KV block
@@ -64,7 +65,7 @@ def _attend_splits(
         block_id = tl.load(tables + sequence * table_width + keys // KV_BLOCK, mask=is_key, other=0)
         is_key &= block_id >= 0  # rows of a sequence that has ended may stand beyond its blocks
         slot = block_id.to(tl.int64) * KV_BLOCK + keys % KV_BLOCK
-        key_at = (slot * 2 * num_kv_heads + kv_head) * HEAD_DIM
+        key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
         k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
         # Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction.
         k = k if k.dtype == q.dtype else k.to(tl.float32).to(q.dtype)
@@ -77,7 +78,7 @@ def _attend_splits(
         shrink = tl.exp(greatest - base)
         weight = tl.exp(scores - base[:, None])
         total = total * shrink + tl.sum(weight, 1)
-        v = tl.load(kv + (key_at + num_kv_heads * HEAD_DIM)[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
+        v = tl.load(kv + (key_at + STORED_HEADS * HEAD_DIM)[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
         v = v if v.dtype == q.dtype else v.to(tl.float32).to(q.dtype)
         summed = summed * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
         greatest = newest
@@ -130,7 +131,7 @@ def _merge_splits(
 
 def attend_paged(
     query: torch.Tensor,  # [T, num_heads, head_dim]
-    kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim], as the query or of 8 bits
+    kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim], as the query or of 8 bits; heads may follow them
     pieces: torch.Tensor,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables: torch.Tensor,  # [S, W] int32
     *,
@@ -145,6 +146,8 @@ def attend_paged(
     num_heads, head_dim = query.shape[1:]
     num_kv_heads, num_pieces = kv.shape[2], pieces.shape[0]
     group = num_heads // num_kv_heads
+    stored_heads = kv.stride(1) // head_dim
+    assert kv.stride() == (2 * stored_heads * head_dim, stored_heads * head_dim, head_dim, 1)
     shape = (num_pieces, num_kv_heads, max_splits, block_rows)
     sums = torch.empty((*shape, head_dim), dtype=torch.float32, device=query.device)
     weights = torch.empty((*shape, 2), dtype=torch.float32, device=query.device)
@@ -161,6 +164,7 @@ def attend_paged(
         window,
         key_scale,
         num_kv_heads=num_kv_heads,
+        STORED_HEADS=stored_heads,
         GROUP=group,
         HEAD_DIM=head_dim,
         KV_BLOCK=block_size,

@@ -120,9 +120,9 @@ async def open_client(config: ClientConfig) -> AsyncIterator[Client]:
     """A client of the gateway that `config` names; connects when first used.
 
     Raises:
-        ConfigError: the API key cannot be read.
+        ConfigError: the API key or a file of TLS cannot be read.
     """
-    async with open_channel(config.server) as channel:
+    async with open_channel(config.server, tls=config.tls) as channel:
         yield Client(channel, config)
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "verifier": "run one verifier",
     "drafter": "run one drafter",
     "lookup-drafter": "run one drafter that needs no model: it looks up what followed before",
+    "fetch": "bring checkpoints from the hub into its cache",
     "build-centroids": "give a drafter a head that scores a few clusters of tokens instead of all",
 }
 

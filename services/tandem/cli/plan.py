@@ -41,9 +41,9 @@ class Plan:
     """Services in the order in which they start; they stop in the opposite one."""
 
     services: tuple[ServicePlan, ...]
-    gateway: str  # address for clients on this machine
+    gateway: str  # address for clients on this machine; without a gateway of its own, for gateways
     verifier: str
-    has_drafter: bool
+    has_drafter: bool  # that is waited for
 
 
 def add_plan_options(parser: Parser) -> None:
@@ -54,8 +54,7 @@ def add_plan_options(parser: Parser) -> None:
 
 def memory_directory(arguments: argparse.Namespace, up: UpConfig, environment: Mapping[str, str] = os.environ) -> str:
     """The memory-backed folder in which the run directory belongs."""
-    decided = {"target": up.target, "drafter": NO_DRAFTER, "lookup_drafter": "", "draft_model": ""}
-    return load_config(VerifierConfig, arguments, decided, environment).exchange_directory
+    return _lone_verifier(arguments, up, environment).exchange_directory
 
 
 def make_plan(
@@ -72,16 +71,15 @@ def make_plan(
     Raises:
         ConfigError: settings that cannot work together, or an address that is taken.
     """
-    verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}"
+    outermost: GatewayConfig | VerifierConfig
+    if up.gateway:
+        outermost = load_config(GatewayConfig, arguments, {"tokenizer": up.target}, environment)
+    else:
+        outermost = _lone_verifier(arguments, up, environment)
+    address = free_address(outermost.listen)
+    verifier_address = f"{UNIX_PREFIX}{run_directory / 'verifier.sock'}" if up.gateway else address
     drafter_address = f"{UNIX_PREFIX}{run_directory / 'drafter.sock'}"
     lookup_address = f"{UNIX_PREFIX}{run_directory / 'lookup.sock'}"
-    address = free_address(load_config(GatewayConfig, arguments, {"tokenizer": up.target}, environment).listen)
-    gateway_config = load_config(
-        GatewayConfig,
-        arguments,
-        {"tokenizer": up.target, "verifier": verifier_address, "listen": address},
-        environment,
-    )
     is_split = up.drafter == SPLIT
     verifier_config = load_config(
         VerifierConfig,
@@ -93,6 +91,9 @@ def make_plan(
             "lookup_drafter": lookup_address if up.lookup else "",
             "draft_model": "" if is_split else up.draft_model_in_force,
             "exchange_directory": str(run_directory),
+            "metrics_listen": _port_after(outermost.metrics_listen, 1 if up.gateway else 0),
+            # A port has one service behind it: the outermost.
+            **({"health_listen": ""} if up.gateway else {}),
         },
         environment,
     )
@@ -102,12 +103,15 @@ def make_plan(
         name: str, config: GatewayConfig | VerifierConfig | DrafterConfig | LookupConfig, address: str
     ) -> ServicePlan:
         settings = (name, *to_arguments(config), *log_arguments)
-        return ServicePlan(name, settings, address, config.drain_seconds + _MARGIN_SECONDS)
+        return ServicePlan(name, settings, _local(address), config.drain_seconds + _MARGIN_SECONDS)
 
-    services = [
-        service("verifier", verifier_config, verifier_address),
-        service("gateway", gateway_config, _local(address)),
-    ]
+    services = [service("verifier", verifier_config, verifier_config.health_listen or verifier_address)]
+    if up.gateway:
+        decided = {"tokenizer": up.target, "verifier": verifier_address, "listen": address}
+        gateway_config = load_config(GatewayConfig, arguments, decided, environment)
+        if gateway_config.tls:
+            raise ConfigError("'tandem up' serves plain text on this machine; for TLS start 'tandem gateway' by itself")
+        services.append(service("gateway", gateway_config, gateway_config.health_listen or address))
     if is_split:
         decided = {
             "draft_model": up.draft_model_in_force,
@@ -115,6 +119,7 @@ def make_plan(
             "listen": drafter_address,
             "draft_position": verifier_config.draft_position,
             "device": up.drafter_device or verifier_config.device,
+            "metrics_listen": _port_after(outermost.metrics_listen, 2 if up.gateway else 1),
         }
         if verifier_config.num_speculative_tokens is not None:
             decided["num_speculative_tokens"] = str(verifier_config.num_speculative_tokens)
@@ -122,9 +127,21 @@ def make_plan(
         drafter_config = load_config(DrafterConfig, argparse.Namespace(), decided, {})
         services.insert(0, service("drafter", drafter_config, drafter_address))
     if up.lookup:
-        lookup_config = LookupConfig(listen=lookup_address, num_speculative_tokens=verifier_config.max_draft_tokens)
+        lookup_config = LookupConfig(
+            listen=lookup_address,
+            num_speculative_tokens=verifier_config.max_draft_tokens,
+            metrics_listen=_port_after(outermost.metrics_listen, 3 if up.gateway else 2),
+        )
         services.insert(0, service("lookup-drafter", lookup_config, lookup_address))
-    return Plan(tuple(services), _local(address), verifier_address, up.drafter != NO_DRAFTER or up.lookup)
+    # A verifier that others call may want to be shown a certificate: it is not asked after its drafter.
+    has_drafter = up.gateway and (up.drafter != NO_DRAFTER or up.lookup)
+    return Plan(tuple(services), _local(address), _local(verifier_address), has_drafter)
+
+
+def _port_after(listen: str, distance: int) -> str:
+    """Where another service shows its metrics: the outermost one's port, so many further; 0 stays a free one."""
+    host, _, port = listen.rpartition(":")
+    return f"{host}:{int(port) + distance}" if port.isdecimal() and int(port) else listen
 
 
 def free_address(listen: str) -> str:
@@ -150,6 +167,12 @@ def free_address(listen: str) -> str:
             return f"{host}:{probe.getsockname()[1]}"
     except OSError as error:
         raise ConfigError(f"cannot listen on {listen}: {error.strerror}") from None
+
+
+def _lone_verifier(arguments: argparse.Namespace, up: UpConfig, environment: Mapping[str, str]) -> VerifierConfig:
+    """The verifier's settings but for its drafters, which have to be planned first."""
+    decided = {"target": up.target, "drafter": NO_DRAFTER, "lookup_drafter": "", "draft_model": ""}
+    return load_config(VerifierConfig, arguments, decided, environment)
 
 
 def _local(address: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from tandem.core.errors import TandemError
 from tandem.telemetry import logs
 from tandem.telemetry.logs import LogConfig
+from tandem.telemetry.otlp import exported_traces
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ def run_service(name: str, log_config: LogConfig, serving: Coroutine[Any, Any, N
 
     logs.configure(name, log_config, current_request_id)
     try:
-        run(serving)
+        with exported_traces(name):
+            run(serving)
     except TandemError:
         raise
     except Exception:

@@ -3,6 +3,7 @@
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.centroids_config import CentroidsConfig
 from tandem.cli.client_config import ClientConfig
+from tandem.cli.fetch_config import FetchConfig
 from tandem.cli.generation_config import GenerationConfig
 from tandem.cli.up_config import UpConfig
 from tandem.drafter.config import DrafterConfig
@@ -17,6 +18,7 @@ CONFIGS: tuple[type, ...] = (
     DrafterConfig,
     LookupConfig,
     UpConfig,
+    FetchConfig,
     ClientConfig,
     GenerationConfig,
     LogConfig,

@@ -29,6 +29,9 @@ class UpConfig:
     )
     drafter_device: str = option("", help=f"device of a drafter in a process of its own ({SPLIT}); empty: the target's")
     lookup: bool = option(False, help="one more drafter, which looks up what followed before; it needs no checkpoint")
+    gateway: bool = option(
+        True, help="false: verifier and drafters alone, for gateways elsewhere, which --listen is for"
+    )
 
     def __post_init__(self) -> None:
         """Refuses to pair somebody's target with the demo drafter."""

@@ -64,6 +64,18 @@ def refuse_unknown(environment: Mapping[str, str], configs: Iterable[type]) -> N
         raise ConfigError(f"unknown environment variable {unknown[0]}; 'tandem COMMAND --help' names those there are")
 
 
+def to_environment(config: object) -> dict[str, str]:
+    """The variables that make `config` again, in another process, where nothing else is said."""
+    assert not isinstance(config, type)
+    values = {declared.name: getattr(config, declared.name) for declared in _declared(type(config))}
+    defaults = {declared.name: declared.default for declared in _declared(type(config))}
+    return {
+        ENVIRONMENT_PREFIX + name.upper(): str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+        if value != defaults[name]
+    }
+
+
 def describe(config: object) -> str:
     """One line with every value in force, for the log; secrets are given as files, so none can show."""
     assert not isinstance(config, type)

@@ -89,7 +89,7 @@ class KvCacheFull(Exhausted):
 
 
 class RateLimited(Exhausted):
-    """The caller sent more requests than its share."""
+    """The caller took its share of requests or tokens, or has as many requests at a time as it may."""
 
     reason = "RATE_LIMITED"
 

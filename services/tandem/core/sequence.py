@@ -56,7 +56,10 @@ class Sequence:
     cache_salt: str = ""  # shares KV only with sequences of the same salt
     grammar: TokenGrammar | None = None  # has accepted the output tokens so far
 
+    traceparent: str = ""  # of the request's span, for those who do a part of its work; empty: nobody records it
+
     committed: list[int] = field(init=False)
+    entered_at: float | None = field(init=False, default=None)  # first got a slot; on the monotonic clock, seconds
     num_computed_tokens: int = field(init=False, default=0)
     num_cached_tokens: int | None = field(init=False, default=None)  # found in the prefix cache; None: not begun yet
     block_digests: list[bytes] = field(init=False, default_factory=list)  # the prefix cache's names for full KV blocks

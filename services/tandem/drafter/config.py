@@ -33,6 +33,8 @@ class DrafterConfig:
     )
     device: str = option("cpu", help="device of the drafter: cpu, cuda, cuda:1, ...")
     threads: int = option(1, help="threads of torch on the CPU; 0: one a core")
+    health_listen: str = option("", help="HOST:PORT that tells health alone, in plain text, for probes; empty: none")
+    metrics_listen: str = option("", help="HOST:PORT that shows metrics to Prometheus; empty: none")
     drain_seconds: float = option(2.0, help="time for the running round when told to stop")
 
     def __post_init__(self) -> None:

@@ -187,12 +187,15 @@ class Device:
         inputs: DraftInputs,
         drafts: torch.Tensor,  # [num_slots, max_draft_tokens] int64
     ) -> DeviceDrafter:
-        """Rounds of as many tokens as we draft at most are captured, before the verifier asks for any."""
+        """Rounds of as many tokens as we draft at most, and of fewer, are captured before the verifier asks for any."""
         assert self._network and self._generation, "load comes first"
+        started = time.monotonic()
         drafter = DeviceDrafter(
             self._network, inputs, drafts, self._config.draft_position, self._generation.suppress_token_ids
         )
-        drafter.capture(min(self._num_speculative_tokens, inputs.spec.max_draft_tokens))
+        most = min(self._num_speculative_tokens, inputs.spec.max_draft_tokens)
+        drafter.capture(most)
+        logger.info("rounds of up to %d tokens captured in %.1f s", most, time.monotonic() - started)
         return drafter
 
     def _draft(self, generation: int, round_number: int, slots: Sequence[int], num_tokens: int) -> list[int] | None:

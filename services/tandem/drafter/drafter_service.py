@@ -1,14 +1,18 @@
 """The service that verifiers call: one attachment at a time, and a stream of rounds. Who drafts is behind it."""
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Protocol
 
 from tandem.core.errors import Draining, InvalidRequest, Unavailable
+from tandem.drafter.draft_traces import DraftTraces
 from tandem.drafter.v1 import drafter_service_pb2 as pb
 from tandem.drafter.v1 import drafter_service_pb2_grpc as pb_grpc
 from tandem.drafter.verifier_stream import Context, VerifierStream
 from tandem.engine.draft_source import DrafterInfo
+from tandem.telemetry import metrics as names
+from tandem.telemetry.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +40,10 @@ class Drafting(Protocol):
 class DrafterService(pb_grpc.DrafterServiceServicer):
     """Hands over to `Drafting` and waits."""
 
-    def __init__(self, drafting: Drafting, info: DrafterInfo) -> None:
+    def __init__(self, drafting: Drafting, info: DrafterInfo, metrics: Metrics) -> None:
         """Nobody is attached yet."""
         self._drafting = drafting
+        self._metrics = metrics
         self._info = info
         self._generation: int | None = None
         self._streams: set[VerifierStream] = set()
@@ -59,12 +64,20 @@ class DrafterService(pb_grpc.DrafterServiceServicer):
         self, requests: AsyncIterator[pb.DraftRequest], context: Context
     ) -> AsyncIterator[pb.DraftResponse]:
         """Answers round after round. The verifier is let go of when its stream ends."""
-        stream = VerifierStream()
+        stream, traces = VerifierStream(), DraftTraces()
         self._streams.add(stream)
         try:
             while request := await stream.read(context):
-                yield await self._draft(stream, request)
+                started_at, began = time.time_ns(), time.perf_counter()
+                traces.enter(request.traces)
+                response = await self._draft(stream, request)
+                if request.slots:
+                    self._metrics.observe(names.DRAFT_SECONDS, time.perf_counter() - began)
+                    self._metrics.count(names.DRAFTER_TOKENS, sum(response.num_tokens))
+                    traces.count(request.slots, response.num_tokens, started_at)
+                yield response
         finally:
+            traces.close()
             self._streams.discard(stream)
             if stream.generation is not None and stream.generation == self._generation:
                 self._generation = None

@@ -19,6 +19,7 @@ class LookupConfig:
     listen: str = option(default_socket("lookup"), help="unix:/PATH to serve on")
     num_speculative_tokens: int = option(7, help="most draft tokens a round")
     memory_tokens: int = option(524_288, help="tokens kept of all sequences together, each of up to 500 bytes")
+    metrics_listen: str = option("", help="HOST:PORT that shows metrics to Prometheus; empty: none")
     drain_seconds: float = option(2.0, help="time for the running round when told to stop")
 
     def __post_init__(self) -> None:

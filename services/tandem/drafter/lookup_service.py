@@ -9,6 +9,7 @@ from tandem.drafter.lookup_drafting import LookupDrafting
 from tandem.drafter.server import Drafter, open_server
 from tandem.engine.draft_source import DrafterInfo
 from tandem.rpc.lifecycle import serve_until_stopped
+from tandem.telemetry.publishing import publish
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ async def run(config: LookupConfig) -> None:
     logger.info("lookup drafter: %s", describe(config))
     async with open_lookup_drafter(config) as drafter:
         logger.info("lookup drafter ready on %s", drafter.address)
-        await serve_until_stopped(drafter.server, config.drain_seconds)
+        background = [publish(drafter.metrics, config.metrics_listen)]
+        await serve_until_stopped(drafter.server, config.drain_seconds, background)
 
 
 def open_lookup_drafter(config: LookupConfig) -> AbstractAsyncContextManager[Drafter]:

@@ -12,6 +12,7 @@ from tandem.drafter.server import Drafter, open_server
 from tandem.models.gemma4.weight_source import WeightSource
 from tandem.models.gemma4.weights import CHECKPOINT
 from tandem.rpc.lifecycle import serve_until_stopped
+from tandem.telemetry.publishing import publish
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ async def run(config: DrafterConfig, weights: WeightSource = CHECKPOINT) -> None
     logger.info("drafter: %s", describe(config))
     async with open_drafter(config, weights) as drafter:
         logger.info("drafter ready on %s", drafter.address)
-        await serve_until_stopped(drafter.server, config.drain_seconds)
+        background = [publish(drafter.metrics, config.metrics_listen)]
+        await serve_until_stopped(drafter.server, config.drain_seconds, background)
 
 
 @asynccontextmanager
@@ -41,7 +43,8 @@ async def open_drafter(config: DrafterConfig, weights: WeightSource = CHECKPOINT
     """
     device = Device(config, weights)
     try:
-        async with open_server(config.listen, MemoryDrafting(device), await device.load()) as drafter:
+        info = await device.load()
+        async with open_server(config.listen, MemoryDrafting(device), info, config.health_listen) as drafter:
             yield drafter
     finally:
         device.close()

@@ -4,19 +4,21 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from tandem.attention.base import DevicePlanner
 from tandem.engine.adaptive_drafts import AdaptiveDrafts
 from tandem.engine.ahead_source import AheadSource
-from tandem.engine.draft_policy import FixedDrafts
+from tandem.engine.draft_policy import DraftPolicy, FixedDrafts
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine, Publish
 from tandem.engine.limits import EngineLimits
+from tandem.engine.measured_drafts import MeasuredDrafts
 from tandem.engine.model_runner import ModelRunner
-from tandem.engine.round_loop import RoundLoop
+from tandem.engine.round_loop import OnEnter, RoundLoop
 from tandem.engine.run_ahead import RunAhead, captured_shapes
 from tandem.engine.scheduler import Scheduler
 from tandem.engine.shared_tables import SharedTables
 from tandem.engine.speculation import Speculation
-from tandem.engine.steady_round import DevicePlanner, SteadyRound
+from tandem.engine.steady_round import SteadyRound
 from tandem.engine.steady_runner import SteadyRunner
 from tandem.exchange.draft_inputs import DraftInputs
 from tandem.kv_cache.kv_allocator import KvAllocator
@@ -24,6 +26,8 @@ from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.sampling.judge import Judge, judge
 from tandem.telemetry.metrics import Metrics
+
+_USUAL_DRAFTS = (2, 4, 7, 11)  # a round
 
 
 def make_storage(
@@ -47,7 +51,7 @@ def make_storage(
         return shared[layer_id] if layer_id in shared else torch.zeros(shape, dtype=dtype, device=device)
 
     return KvStorage(
-        target.kv_groups,
+        target.stored_groups,
         limits.stored_blocks(target.config),
         limits.block_size,
         dtype,
@@ -73,6 +77,7 @@ def make_engine(
     adaptive_k: bool = False,
     judge: Judge = judge,
     is_k_fixed: bool = True,
+    on_enter: OnEnter | None = None,
 ) -> Engine:
     """An engine that is not started.
 
@@ -89,12 +94,14 @@ def make_engine(
         adaptive_k: drafts as much as pays, instead of as much as is asked for.
         judge: says which drafts stand.
         is_k_fixed: drafters make as many drafts as `limits` has room for, or it is theirs to say how many they make.
+        on_enter: told which sequence has taken which slot, on the engine's thread.
     """
     kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
     tables = SharedTables(kv, [group.name for group in target.kv_groups])
     runner = ModelRunner(target, storage, kv, inputs, tables, judge)
     scheduler = Scheduler(limits, kv)
-    policy = AdaptiveDrafts(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
+    chosen: DraftPolicy = AdaptiveDrafts(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
+    policy = MeasuredDrafts(chosen, metrics)
     speculation = Speculation(drafters, policy, scheduler, runner.vocabulary_size, metrics)
     ahead = None
     if (
@@ -106,14 +113,17 @@ def make_engine(
             target, storage, inputs, _draft_slots(inputs, drafters), limits.spare_blocks(target.config), judge
         )
         counts = draft_counts(limits.max_draft_tokens, is_k_fixed and not adaptive_k)
-        steady_runner = SteadyRunner(steady, captured_shapes(limits, counts)[0])
+        steady_runner = SteadyRunner(steady, captured_shapes(limits, counts))
         ahead = RunAhead(scheduler, kv, tables, steady_runner, drafters[0] if drafters else None, policy, counts)
-    return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics, ahead), publish)
+    return Engine(RoundLoop(scheduler, runner, kv, speculation, metrics, ahead, on_enter), publish)
 
 
 def draft_counts(most: int, is_k_fixed: bool) -> list[int]:
-    """Numbers of drafts that rounds are captured for: none and all, and some between if fewer may be wanted."""
-    return sorted({0, most, *(count for count in (1, 2, 3, 4, 5, 6, 7, 8, 12) if not is_k_fixed and count < most)})
+    """Numbers of drafts that rounds are captured for: none and all, and some between if fewer are likely.
+
+    Only some: each takes time and memory at start, while rows beyond those that are needed hardly cost a round any.
+    """
+    return sorted({0, most, *(count for count in _USUAL_DRAFTS if not is_k_fixed and count < most)})
 
 
 def _draft_slots(inputs: DraftInputs, drafters: Sequence[DraftSource]) -> torch.Tensor:  # [num_slots, K] int64

@@ -9,18 +9,20 @@ from dataclasses import replace
 
 import torch
 
+from tandem.attention.base import DevicePlanner
 from tandem.attention.device_batch import DeviceBatch
 from tandem.core.draft_position import AT_P, DRAFT_POSITIONS
 from tandem.engine.batch_sizes import batch_size, batch_sizes
 from tandem.engine.graphs import Graphs
 from tandem.engine.limits import ROUNDS_AHEAD
 from tandem.engine.shared_scales import shared_scales
-from tandem.engine.steady_round import DevicePlanner
 from tandem.exchange.draft_inputs import DraftInputs
 from tandem.models.gemma4.draft_head import DraftScores
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.sampling.rows import SamplingRows
 from tandem.sampling.sampler import sample
+
+_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 12)  # of tokens a round; others go through the next larger one
 
 
 class DeviceDrafter:
@@ -56,6 +58,7 @@ class DeviceDrafter:
         self._spare_blocks = {layer.group: layer.num_blocks - 1 for layer in spec.layers}
         self._kv_scales = shared_scales(spec)
         self._graphs = Graphs(device)
+        self._counts: Sequence[int] = ()  # of tokens, that rounds were captured for
         self._slots = torch.full((self._most,), self._most, dtype=torch.int64, device=device)
         is_cuda = device.type == "cuda"
         self._buffers = [
@@ -63,17 +66,21 @@ class DeviceDrafter:
         ]
         self._number = 0
 
-    def capture(self, num_tokens: int) -> None:
-        """Makes rounds of so many tokens cheap to launch, for every size of a batch."""
+    def capture(self, most: int) -> None:
+        """Makes rounds of up to `most` tokens cheap to launch, for every size of a batch; the large ones first, whose
+        memory the others then share."""
+        self._counts = sorted({most, *(count for count in _COUNTS if count < most)})
         for size in reversed(batch_sizes(self._most)):
-            self._graphs.capture((size, num_tokens), self._bind(size, num_tokens))
+            for count in reversed(self._counts):
+                self._graphs.capture((size, count), self._bind(size, count))
 
     def draft(self, slots: Sequence[int], num_tokens: int) -> None:
-        """Enqueues `num_tokens` drafts of each slot on the current stream; returns at once.
+        """Enqueues `num_tokens` drafts of each slot on the current stream, or a few more; returns at once.
 
         The slots' own rows are read when the device comes to it. At most `ROUNDS_AHEAD` calls may be under way.
         """
         size = batch_size(len(slots), self._most)
+        num_tokens = next((count for count in self._counts if count >= num_tokens), num_tokens)
         self._number += 1
         buffer = self._buffers[self._number % len(self._buffers)][:size]
         buffer.copy_(torch.tensor([*slots, *[self._most] * (size - len(slots))]))

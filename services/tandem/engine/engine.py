@@ -174,4 +174,5 @@ class Engine:
         self._rounds.metrics.set(names.QUEUED_REQUESTS, scheduler.num_waiting)
         for group, pool in self._rounds.kv.pools.items():
             self._rounds.metrics.set(names.KV_FREE_BLOCKS, pool.num_free, group=group)
+            self._rounds.metrics.set(names.KV_USE, 1 - pool.num_free / pool.num_blocks, group=group)
         self._publish(outputs)

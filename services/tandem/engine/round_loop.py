@@ -5,6 +5,7 @@ Speculative decoding after Leviathan, Kalman, Matias, "Fast inference from trans
 """
 
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,6 +21,8 @@ from tandem.engine.step import Chosen, ScheduledSequence, TokenLogprob
 from tandem.kv_cache.kv_allocator import KvAllocator
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
+
+OnEnter = Callable[[int, Sequence], None]  # told which sequence has taken which slot
 
 
 class Runner(Protocol):
@@ -46,6 +49,7 @@ class RoundLoop:
     speculation: Speculation
     metrics: Metrics
     ahead: RunAhead | None = None  # None: the host takes part in every round
+    on_enter: OnEnter | None = None
     _prompt_logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)  # by sequence id, until sent
 
     def run_round(self, outputs: list[SequenceOutput]) -> None:
@@ -120,8 +124,12 @@ class RoundLoop:
         self.runner.enter(sequence, scheduled.slot)
         self._prompt_logprobs.pop(sequence.sequence_id, None)
         if sequence.num_cached_tokens is None:
-            sequence.num_cached_tokens = scheduled.start
-            self.metrics.count(names.CACHED_TOKENS, scheduled.start)
+            sequence.num_cached_tokens = min(scheduled.start, sequence.num_prompt_tokens)
+            self.metrics.count(names.CACHED_TOKENS, sequence.num_cached_tokens)
+            self.metrics.count(names.PREFIX_HITS, scheduled.start > 0)
+            sequence.entered_at = time.monotonic()
+        if self.on_enter:
+            self.on_enter(scheduled.slot, sequence)
 
     def _commit(self, scheduled: ScheduledSequence, chosen: Chosen | None) -> SequenceOutput | None:
         sequence, is_verify = scheduled.sequence, scheduled.sequence.is_decoding
@@ -156,6 +164,8 @@ class RoundLoop:
         self.scheduler.remove(sequence)
         self._prompt_logprobs.pop(sequence.sequence_id, None)
         self.metrics.count(names.REQUESTS_FINISHED, reason=sequence.finish_reason.value)
+        if sequence.finish_reason is FinishReason.CANCELLED:
+            self.metrics.count(names.REQUESTS_CANCELLED, stage=_stage(sequence))
         return SequenceEnd(sequence.finish_reason, sequence.stop_token_id, sequence.stats)
 
     def _count_round(self, num_drafts: int, num_accepted: int) -> None:
@@ -163,3 +173,10 @@ class RoundLoop:
         self.metrics.count(names.SPEC_DRAFT_TOKENS, num_drafts)
         for position in range(num_accepted):
             self.metrics.count(names.SPEC_ACCEPTED_TOKENS, position=position)
+
+
+def _stage(sequence: Sequence) -> str:
+    """How far a sequence has come."""
+    if sequence.entered_at is None:
+        return "queue"
+    return "decode" if sequence.num_output_tokens else "prefill"

@@ -73,7 +73,8 @@ class RunAhead:
             runner: launches.
             drafter: an `AheadSource`, or nobody.
             policy: plans drafts; made for that one drafter.
-            draft_counts: numbers of drafts that rounds are captured for, rising from 0.
+            draft_counts: numbers of drafts that rounds are captured for, rising from 0. A round of fewer drafts goes
+                through the next larger one.
         """
         self._scheduler, self._kv, self._tables, self._runner = scheduler, kv, tables, runner
         self._drafter, self._policy = drafter, policy
@@ -113,7 +114,10 @@ class RunAhead:
         sequences = [one for one in self._scheduler.decoding if one.num_tokens_left > self._num_rounds_of(one)]
         if not sequences:
             return False
-        wanted = self._num_drafts(sequences)
+        limits = self._scheduler.limits
+        size = batch_size(len(sequences), limits.max_sequences)
+        counts = _fitting(self._draft_counts, size, limits)
+        wanted = min(self._num_drafts(sequences), counts[-1])
         ends = [self._end_of(one, wanted + 1) for one in sequences]
         if not all(self._kv.reserve(one.sequence_id, end) for one, end in zip(sequences, ends, strict=True)):
             return False
@@ -123,40 +127,40 @@ class RunAhead:
             Member(slot, most, self._new_blocks(one, slot))
             for one, slot, most in zip(sequences, slots, max_accepted, strict=True)
         ]
-        limits = self._scheduler.limits
-        size, furthest = batch_size(len(sequences), limits.max_sequences), self._furthest(sequences)
+        furthest = self._furthest(sequences)
         reach = next(reach for reach in _reaches(limits) if reach >= furthest)
 
         def draft() -> int:
             assert isinstance(self._drafter, AheadSource)
             return self._drafter.draft_ahead(slots, wanted)
 
-        launched = self._runner.launch(
-            lambda count: RoundShape(size, count, reach), members, draft if wanted else lambda: 0
-        )
-        count = launched.shape.num_drafts
-        self._rounds.append(_Round(launched, sequences, [min(most, count) for most in max_accepted]))
+        def shape_of(num_drafts: int) -> RoundShape:
+            return RoundShape(size, next(count for count in counts if count >= num_drafts), reach)
+
+        launched = self._runner.launch(shape_of, members, draft if wanted else lambda: 0)
+        self._rounds.append(_Round(launched, sequences, [min(most, launched.num_drafts) for most in max_accepted]))
         return True
 
     def settle(self) -> list[Settled]:
         """Waits for the oldest round; what it gave the sequences that still run."""
         settled_round = self._rounds.popleft()
-        shape = settled_round.launched.shape
+        launched = settled_round.launched
+        num_drafts = launched.num_drafts
         settled, judged = [], []
         for sequence, most, row in zip(
-            settled_round.sequences, settled_round.max_accepted, settled_round.launched.wait(), strict=False
+            settled_round.sequences, settled_round.max_accepted, launched.wait(), strict=False
         ):
             if sequence.finish_reason is None:
                 accepted = row[-1]
                 settled.append(Settled(sequence, Chosen(row[: accepted + 1], accepted, []), most))
                 judged.append(Judged(sequence.sequence_id, 0, accepted, accepted < most))
-        drafting, stepping = settled_round.launched.seconds()
+        drafting, stepping = launched.seconds()
         count = len(settled_round.sequences)
         self._policy.learn(
             RoundReport(
-                judged if shape.num_drafts else (),
-                [Drafting(0, count, shape.num_drafts, drafting, True)] if shape.num_drafts else (),
-                StepTaken(count, count * shape.num_rows, stepping),
+                judged if num_drafts else (),
+                [Drafting(0, count, num_drafts, drafting, True)] if num_drafts else (),
+                StepTaken(count, count * launched.shape.num_rows, stepping),
             )
         )
         return settled
@@ -172,9 +176,7 @@ class RunAhead:
             return 0
         candidates = [Candidate(one.sequence_id, max(0, self._scheduler.num_useful_drafts(one))) for one in sequences]
         plans = self._policy.plan(candidates, [info.num_speculative_tokens])
-        wanted = max((plan.num_verified for plan in plans), default=0)
-        possible = [count for count in self._draft_counts if count <= info.num_speculative_tokens]
-        return next((count for count in possible if count >= wanted), possible[-1])
+        return min(max((plan.num_verified for plan in plans), default=0), info.num_speculative_tokens)
 
     def _num_rounds_of(self, sequence: Sequence) -> int:
         return sum(one.has(sequence) for one in self._rounds)
@@ -185,7 +187,7 @@ class RunAhead:
 
     def _end_of(self, sequence: Sequence, num_rows: int) -> int:
         """Tokens that need a block, once the rounds under way and one of `num_rows` have accepted every draft."""
-        ahead = sum(one.launched.shape.num_rows for one in self._rounds if one.has(sequence))
+        ahead = sum(one.launched.num_drafts + 1 for one in self._rounds if one.has(sequence))
         last = sequence.num_prompt_tokens + sequence.stopping.max_tokens - 1  # the last token allowed has no KV
         return min(len(sequence.committed) - 1 + ahead + num_rows, last)
 
@@ -203,8 +205,15 @@ def captured_shapes(limits: EngineLimits, draft_counts: Many[int]) -> list[Round
         RoundShape(size, count, reach)
         for reach in reversed(_reaches(limits))
         for size in reversed(batch_sizes(limits.max_sequences))
-        for count in reversed(draft_counts)
+        for count in reversed(_fitting(draft_counts, size, limits))
     ]
+
+
+def _fitting(draft_counts: Many[int], size: int, limits: EngineLimits) -> Many[int]:
+    """Those of `draft_counts` with which a round of `size` sequences has no more rows than a step may have; the last
+    one is as many as there can be."""
+    most = min(draft_counts[-1], limits.max_step_tokens // size - 1)
+    return [*(count for count in draft_counts if count < most), most]
 
 
 def _is_plain(sequence: Sequence) -> bool:

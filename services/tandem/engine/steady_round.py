@@ -13,10 +13,9 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from tandem.attention.base import AttentionMetadata
+from tandem.attention.base import DevicePlanner
 from tandem.attention.device_batch import DeviceBatch
 from tandem.exchange.draft_inputs import NO_BLOCK, DraftInputs
-from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.sampling.judge import Judge
@@ -48,11 +47,11 @@ class Member:
 
 
 @runtime_checkable
-class DevicePlanner(Protocol):
-    """An attention backend that plans rounds on the device, such as `PagedBackend`."""
+class RoundLeader(Protocol):
+    """A planner of a target that other processes compute too."""
 
-    def prepare_on_device(self, batch: DeviceBatch, groups: Sequence[KvGroup], block_size: int) -> AttentionMetadata:
-        """Plans a round without the host."""
+    def announce(self, num_sequences: int, num_rows: int, max_position: int, to_capture: bool) -> None:
+        """Tells them of a round that is about to be launched, or captured."""
         ...
 
 
@@ -80,6 +79,7 @@ class SteadyRound:
         """
         self._target, self._storage, self._inputs, self._drafts = target, storage, inputs, drafts
         self._planner: DevicePlanner = target.backend  # type: ignore[assignment]
+        self._leader = target.backend if isinstance(target.backend, RoundLeader) else None
         self._spare_blocks = spare_blocks
         self._judge = judge
         self._groups = [group.name for group in target.kv_groups]
@@ -91,12 +91,15 @@ class SteadyRound:
         """The slot of rows that only fill a batch up."""
         return self._inputs.spec.num_slots - 1
 
-    def pack(self, shape: RoundShape, members: Sequence[Member]) -> list[int]:
-        """What the host tells a round: slots, accepted drafts at most, new entries of block tables."""
-        assert 0 < len(members) <= shape.batch
+    def pack(self, shape: RoundShape, members: Sequence[Member], num_drafts: int) -> list[int]:
+        """What the host tells a round: slots, accepted drafts at most, new entries of block tables.
+
+        Only the first `num_drafts` drafts of a sequence are any: there may be room for more, and none of those stands.
+        """
+        assert 0 < len(members) <= shape.batch and num_drafts <= shape.num_drafts
         spare, num_fill = self.spare_slot, shape.batch - len(members)
         numbers = [member.slot for member in members] + [spare] * num_fill
-        numbers += [min(member.max_accepted, shape.num_drafts) for member in members] + [0] * num_fill
+        numbers += [min(member.max_accepted, num_drafts) for member in members] + [0] * num_fill
         width, room = self._inputs.spec.max_blocks, self._num_entries(shape)
         for name in self._groups:
             entries = [
@@ -113,6 +116,11 @@ class SteadyRound:
     def control_size(self, shape: RoundShape) -> int:
         """Numbers that `pack` returns."""
         return 2 * shape.batch + 2 * len(self._groups) * self._num_entries(shape)
+
+    def announce(self, shape: RoundShape, to_capture: bool = False) -> None:
+        """Must come before every launch of a round, and before it is captured: a graph runs no Python."""
+        if self._leader:
+            self._leader.announce(shape.batch, shape.num_rows, shape.max_position, to_capture)
 
     @torch.inference_mode()
     def run(

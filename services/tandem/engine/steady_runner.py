@@ -30,6 +30,7 @@ class Launched:
     """A round that the device works on, or has done."""
 
     shape: RoundShape
+    num_drafts: int  # that each sequence was given, of as many as `shape` has room for
     _buffer: _Buffer
 
     def wait(self) -> list[list[int]]:
@@ -51,12 +52,13 @@ class Launched:
 class SteadyRunner:
     """A `SteadyRound` behind graphs and buffers."""
 
-    def __init__(self, program: SteadyRound, largest: RoundShape) -> None:
-        """Allocates what rounds up to `largest` need."""
+    def __init__(self, program: SteadyRound, shapes: Sequence[RoundShape]) -> None:
+        """Allocates what rounds of any of `shapes` need."""
         self._program = program
         self._is_cuda = program.device.type == "cuda"
         self._graphs = Graphs(program.device)
-        control_size, results_size = program.control_size(largest), largest.batch * (largest.num_rows + 1)
+        control_size = max(map(program.control_size, shapes))
+        results_size = max(shape.batch * (shape.num_rows + 1) for shape in shapes)
         self._control = torch.zeros(control_size, dtype=torch.int64, device=program.device)
         self._results = torch.zeros(results_size, dtype=torch.int64, device=program.device)
         self._buffers = [self._make_buffer(control_size, results_size) for _ in range(_NUM_BUFFERS)]
@@ -66,8 +68,9 @@ class SteadyRunner:
         """Makes rounds of a shape cheap to launch. No sequence may be decoding: it runs on the spare slot."""
         spare = Member(self._program.spare_slot, 0, ())
         self._control[: self._program.control_size(shape)].copy_(
-            torch.tensor(self._program.pack(shape, [spare] * shape.batch))
+            torch.tensor(self._program.pack(shape, [spare] * shape.batch, 0))
         )
+        self._program.announce(shape, to_capture=True)
         self._graphs.capture(shape, self._bind(shape))
 
     def launch(
@@ -76,23 +79,25 @@ class SteadyRunner:
         """Asks for drafts, then for the round over them; returns at once.
 
         Args:
-            shape_of: the round's shape, by the number of drafts that each sequence is given.
+            shape_of: the round's shape, by the number of drafts that each sequence is given: it has room for them.
             members: the sequences.
             draft: enqueues their drafts, and returns how many each is given.
         """
         self._number += 1
         buffer = self._buffers[self._number % _NUM_BUFFERS]
         self._record(buffer, 0)
-        shape = shape_of(draft())
+        num_drafts = draft()
+        shape = shape_of(num_drafts)
         self._record(buffer, 1)
-        numbers = self._program.pack(shape, members)
+        numbers = self._program.pack(shape, members, num_drafts)
         buffer.control[: len(numbers)] = torch.tensor(numbers)
         self._control[: len(numbers)].copy_(buffer.control[: len(numbers)], non_blocking=True)
+        self._program.announce(shape)
         self._graphs.run(shape, self._bind(shape))
         size = shape.batch * (shape.num_rows + 1)
         buffer.results[:size].copy_(self._results[:size], non_blocking=True)
         self._record(buffer, 2)
-        return Launched(shape, buffer)
+        return Launched(shape, num_drafts, buffer)
 
     def _bind(self, shape: RoundShape) -> Callable[[], None]:
         control = self._control[: self._program.control_size(shape)]

@@ -84,7 +84,10 @@ def open_memory(handle: bytes, num_bytes: int, owner_uuid: str, device: torch.de
     """
     owner = _find(owner_uuid)
     if owner != device.index and not call(runtime.cudaDeviceCanAccessPeer, device.index, owner):
-        raise ExchangeError(f"the drafter's GPU cannot reach into the verifier's, {owner_uuid}")
+        raise ExchangeError(
+            f"{device} cannot reach into the verifier's GPU, {owner_uuid} (no peer access): the drafter needs that GPU "
+            "itself, or one that is linked to it"
+        )
     opened = runtime.cudaIpcMemHandle_t()
     opened.reserved = handle
     with torch.cuda.device(device):
@@ -92,8 +95,9 @@ def open_memory(handle: bytes, num_bytes: int, owner_uuid: str, device: torch.de
             pointer = int(call(runtime.cudaIpcOpenMemHandle, opened, runtime.cudaIpcMemLazyEnablePeerAccess))
         except ExchangeError as error:
             raise ExchangeError(
-                f"the verifier's GPU memory cannot be opened here ({error}): both processes must run on one machine, "
-                "in one PID namespace and one IPC namespace"
+                f"the verifier's GPU memory cannot be opened here ({error}): verifier and drafter must run on one "
+                "machine, in one PID namespace and one IPC namespace (containers: --pid and --ipc container:VERIFIER; "
+                "a pod: shareProcessNamespace)"
             ) from None
         memory = DeviceMemory(pointer, num_bytes, owner, _close)
         start, size = call(driver.cuMemGetAddressRange, pointer)
@@ -123,7 +127,10 @@ def _find(uuid: str) -> int:
     for index in range(torch.cuda.device_count()):
         if device_uuid(torch.device("cuda", index)) == uuid:
             return index
-    raise ExchangeError(f"the verifier's GPU, {uuid}, is not visible to the drafter")
+    raise ExchangeError(
+        f"the verifier's GPU, {uuid}, is not visible to the drafter, which must see it even to draft on another one "
+        "(CUDA_VISIBLE_DEVICES)"
+    )
 
 
 def _free(pointer: int) -> None:

@@ -69,7 +69,9 @@ def open_existing(path: str, num_bytes: int, is_writable: bool) -> int:
         # Without O_NONBLOCK, opening a pipe would wait.
         descriptor = os.open(path, (os.O_RDWR if is_writable else os.O_RDONLY) | os.O_NONBLOCK | _FLAGS)
     except OSError as error:
-        raise ExchangeError(f"cannot open the file: {error.strerror}") from None
+        raise ExchangeError(
+            f"cannot open the file: {error.strerror}; verifier and drafter must see one and the same exchange directory"
+        ) from None
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_size != num_bytes:
         os.close(descriptor)

@@ -1,6 +1,11 @@
-"""API keys: who may call at all."""
+"""API keys: who may call, and what."""
 
+import asyncio
+import hashlib
 import hmac
+import logging
+import os
+import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
@@ -8,60 +13,101 @@ from pathlib import Path
 import grpc
 
 from tandem.core.errors import ConfigError, Unauthenticated
-from tandem.rpc import health
+from tandem.gateway.access_rules import Access, access_to
 from tandem.rpc.interceptors import Continuation, Handler
 
+logger = logging.getLogger(__name__)
+
 SCHEME = "bearer "
+DIGEST_LINE = re.compile(r"sha256:([0-9a-f]{64})")
+REFRESH_SECONDS = 1.0
+ANYBODY = b""
 
-_caller: ContextVar[int] = ContextVar("caller", default=0)
+_caller: ContextVar[bytes] = ContextVar("caller", default=ANYBODY)
 
 
-def current_caller() -> int:
-    """Number of the key that the current call came with; 0 where no keys are asked for."""
+def current_caller() -> bytes:
+    """Digest of the key that the current call came with; `ANYBODY` where no keys are asked for."""
     return _caller.get()
 
 
 class ApiKeys:
-    """Every key that is good now; several, so that they can be replaced without a gap."""
+    """Digests of every key that is good now; several, so that they can be replaced without a gap."""
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        """Takes the keys as users send them."""
-        self._keys = tuple(key.encode() for key in keys)
+    def __init__(self, digests: Iterable[bytes]) -> None:
+        """Takes the keys' SHA-256. Keys are random, so that no slower digest is called for."""
+        self._digests = tuple(digests)
 
     @classmethod
     def load(cls, path: Path) -> "ApiKeys":
-        """Reads one key a line; blank lines and lines that start with # are none.
+        """Reads one key a line, or `sha256:` and its digest; blank lines and lines that start with # are none.
 
         Raises:
             ConfigError: the file cannot be read, or holds no key: nobody could ever call.
         """
         try:
             lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read API keys from {path}: {error}") from None
-        keys = [line for line in lines if line and not line.startswith("#")]
-        if not keys:
+        except OSError as error:
+            raise ConfigError(f"cannot read API keys from {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"cannot read API keys from {path}: it is no text") from None
+        digests = [_digest_of_line(line) for line in lines if line and not line.startswith("#")]
+        if not digests:
             raise ConfigError(f"{path} holds no API key")
-        return cls(keys)
+        return cls(digests)
 
-    def find(self, given: bytes) -> int | None:
-        """Number of a key; None when it is not one.
+    def find(self, given: bytes) -> bytes | None:
+        """Digest of a key; None when it is not one.
 
         Looks at every key to its end, so that the time taken tells nothing about them.
         """
-        found = None
-        for number, key in enumerate(self._keys):
-            if hmac.compare_digest(key, given):
-                found = number
+        digest, found = hashlib.sha256(given).digest(), None
+        for known in self._digests:
+            if hmac.compare_digest(known, digest):
+                found = known
         return found
 
 
-class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
-    """Asks for a key at every method, known or not, but those of the health service."""
+class ApiKeysFile:
+    """The keys of a file that may change while it is served from."""
 
-    def __init__(self, keys: ApiKeys) -> None:
-        """Lets holders of `keys` in."""
-        self._keys = keys
+    def __init__(self, path: Path) -> None:
+        """Reads the file.
+
+        Raises:
+            ConfigError: as `ApiKeys.load`.
+        """
+        self._path = path
+        self._stamp = _stamp(path)
+        self.keys = ApiKeys.load(path)
+
+    async def follow(self) -> None:
+        """Takes up changes within `REFRESH_SECONDS`, for as long as it runs.
+
+        A file that is gone or holds no key changes nothing: whoever could call still can.
+        """
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.to_thread(self._refresh)
+
+    def _refresh(self) -> None:
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self.keys = ApiKeys.load(self._path)
+            logger.info("serves the new API keys of %s", self._path)
+        except ConfigError as error:
+            logger.error("keeps the API keys of before: %s", error)
+
+
+class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
+    """Closed by default: asks for a key at every method that is not open, and has no method without a rule."""
+
+    def __init__(self, keys_file: ApiKeysFile | None) -> None:
+        """Lets holders of a key of `keys_file` in; None: everybody, to methods that have a rule."""
+        self._keys_file = keys_file
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -71,13 +117,21 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
         Raises:
             Unauthenticated: no key came with the call, or none that is known.
         """
-        if not handler_call_details.method.startswith(f"/{health.SERVICE_NAME}/"):
+        access = access_to(handler_call_details.method)
+        if access is not Access.OPEN and self._keys_file:
             values = [value for key, value in handler_call_details.invocation_metadata if key == "authorization"]
-            number = self._keys.find(_key(values))
-            if number is None:
+            caller = self._keys_file.keys.find(_key(values))
+            if caller is None:
                 raise Unauthenticated("needs metadata 'authorization: Bearer KEY' with a known key")
-            _caller.set(number)
+            _caller.set(caller)
+        if access is Access.NONE:
+            return None  # answered as if it did not exist
         return await continuation(handler_call_details)
+
+
+def _digest_of_line(line: str) -> bytes:
+    digest = DIGEST_LINE.fullmatch(line)
+    return bytes.fromhex(digest[1]) if digest else hashlib.sha256(line.encode()).digest()
 
 
 def _key(values: list[str | bytes]) -> bytes:
@@ -85,3 +139,12 @@ def _key(values: list[str | bytes]) -> bytes:
     if len(values) != 1 or not isinstance(values[0], str) or values[0][: len(SCHEME)].lower() != SCHEME:
         return b""
     return values[0][len(SCHEME) :].strip().encode()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file, or with the symbolic link by which a secret is mounted; None: it is gone."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size

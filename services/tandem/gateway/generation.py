@@ -115,7 +115,9 @@ class Generation:
         )
 
     def _finished(self, finished: verifier_service_pb2.SequenceFinished) -> types_pb2.Finished:
-        event = types_pb2.Finished(reason=finished.reason, usage=self._usage(), speculation=finished.speculation)
+        # Counted here: a verifier knows its own part of a text only.
+        speculation = stats_to_proto(self._stats)
+        event = types_pb2.Finished(reason=finished.reason, usage=self._usage(), speculation=speculation)
         if finished.HasField("stop_token_id"):
             event.stop_token_id = finished.stop_token_id
             if self._text.num_tool_calls and finished.stop_token_id in self._model.eos_token_ids:

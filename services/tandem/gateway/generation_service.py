@@ -13,8 +13,12 @@ import grpc
 from tandem.core.errors import DeadlineExceeded
 from tandem.gateway.generation import Event, Generation
 from tandem.gateway.prompt import PromptEncoder
-from tandem.gateway.verifier_link import VerifierLink
+from tandem.gateway.rate_limit import spend_tokens
+from tandem.gateway.relay import Relay
+from tandem.gateway.request_watch import RequestWatch
+from tandem.gateway.verifier_pool import VerifierPool
 from tandem.gateway.verifier_request import check_spec, verifier_request
+from tandem.telemetry.metrics import Metrics
 from tandem.v1 import generation_service_pb2, generation_service_pb2_grpc, types_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -23,11 +27,25 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
     """The public service; errors are raised, and become statuses further out."""
 
-    def __init__(self, verifier: VerifierLink, encoder: PromptEncoder, max_output_tokens: int) -> None:
-        """Serves with the model behind `verifier`, whose tokenizer `encoder` holds."""
-        self._verifier = verifier
+    def __init__(
+        self,
+        verifiers: VerifierPool,
+        encoder: PromptEncoder,
+        max_output_tokens: int,
+        resume_seconds: float,
+        metrics: Metrics,
+        watch: RequestWatch,
+    ) -> None:
+        """Serves with the model behind `verifiers`, whose tokenizer `encoder` holds; `watch` sees every request.
+
+        For the rest see `Relay`.
+        """
+        self._watch = watch
+        self._verifiers = verifiers
         self._encoder = encoder
         self._max_output_tokens = max_output_tokens
+        self._resume_seconds = resume_seconds
+        self._metrics = metrics
 
     async def Generate(
         self, request: generation_service_pb2.GenerateRequest, context: Context
@@ -78,20 +96,32 @@ class GenerationService(generation_service_pb2_grpc.GenerationServiceServicer):
         Raises:
             TandemError: the model is unknown or away, or the prompt is none.
         """
-        self._verifier.model(request.spec.model)
+        self._verifiers.model(request.spec.model)
         token_ids = await self._encoder.encode(request.spec)
         return generation_service_pb2.CountTokensResponse(num_tokens=len(token_ids))
 
-    async def _events(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
-        model = self._verifier.model(spec.model)
+    def _events(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
+        return self._watch.watched(spec, self._generated(spec, context))
+
+    async def _generated(self, spec: types_pb2.GenerationSpec, context: Context) -> AsyncGenerator[Event, None]:
+        model = self._verifiers.model(spec.model)
         check_spec(spec, self._max_output_tokens)
         token_ids = await self._encoder.encode(spec, max_tokens=model.context_length - 1)
         request = verifier_request(spec, token_ids, self._max_output_tokens)
         generation = Generation(spec, request, model, self._encoder.tokenizer)
-        responses = self._verifier.generate(request, _seconds_left(context))
-        async with aclosing(responses), aclosing(generation.events(responses)) as events:
+        relay = Relay(self._verifiers, request, model, _seconds_left(context), self._resume_seconds, self._metrics)
+        async with aclosing(relay.responses()) as responses, aclosing(generation.events(responses)) as events:
             async for event in events:
+                _count_tokens(event)
                 yield event
+
+
+def _count_tokens(event: Event) -> None:
+    match event:
+        case types_pb2.Started():
+            spend_tokens(event.num_prompt_tokens)
+        case types_pb2.Delta():
+            spend_tokens(event.num_tokens)
 
 
 def _seconds_left(context: Context) -> float | None:

@@ -10,17 +10,24 @@ from pathlib import Path
 import grpc
 
 from tandem.core.config import describe
-from tandem.gateway.authentication import ApiKeys, AuthenticationInterceptor
+from tandem.gateway.authentication import ApiKeysFile, AuthenticationInterceptor
 from tandem.gateway.config import GatewayConfig
 from tandem.gateway.generation_service import GenerationService
 from tandem.gateway.model_service import ModelService
 from tandem.gateway.prompt import PromptEncoder
-from tandem.gateway.rate_limit import GENERATION_SERVICE, RateLimitInterceptor
+from tandem.gateway.rate_limit import GENERATION_SERVICE, CallerLimits, RateLimitInterceptor
+from tandem.gateway.request_watch import RequestWatch
+from tandem.gateway.verifier_addresses import VerifierAddresses
 from tandem.gateway.verifier_link import VerifierLink
+from tandem.gateway.verifier_pool import VerifierPool
 from tandem.models.checkpoint import Part, open_checkpoint
+from tandem.rpc.addresses import is_local
 from tandem.rpc.channel import open_channel
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
+from tandem.rpc.tls import client_credentials
+from tandem.telemetry.metrics import GATEWAY, Metrics
+from tandem.telemetry.publishing import publish
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
 
 logger = logging.getLogger(__name__)
@@ -34,11 +41,12 @@ class Gateway:
 
     server: RpcServer
     address: str  # with the port in force
-    verifier: VerifierLink
+    verifiers: VerifierPool
+    metrics: Metrics
 
-    async def follow_verifier(self) -> None:
-        """Keeps the gateway's health that of its verifier, for as long as it runs."""
-        await self.verifier.watch(self.server.set_serving)
+    async def follow_verifiers(self) -> None:
+        """Keeps the gateway's health that of its verifiers: good while one of them serves. For as long as it runs."""
+        await self.verifiers.follow(self.server.set_serving)
 
 
 async def run(config: GatewayConfig) -> None:
@@ -50,39 +58,65 @@ async def run(config: GatewayConfig) -> None:
     logger.info("gateway: %s", describe(config))
     async with open_gateway(config) as gateway:
         logger.info("gateway ready on %s", gateway.address)
-        await serve_until_stopped(gateway.server, config.drain_seconds, [gateway.follow_verifier()])
+        background = [gateway.follow_verifiers(), publish(gateway.metrics, config.metrics_listen)]
+        await serve_until_stopped(gateway.server, config.drain_seconds, background)
 
 
 @asynccontextmanager
 async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
-    """A gateway that listens, and says NOT_SERVING until `follow_verifier` finds a verifier that serves.
+    """A gateway that listens, and says NOT_SERVING until `follow_verifiers` finds a verifier that serves.
 
     Raises:
         ConfigError: the gateway cannot start with `config`.
     """
-    interceptors = _interceptors(config)
+    keys_file = ApiKeysFile(Path(config.api_keys_file)) if config.api_keys_file else None
+    if keys_file and config.tls is None and not is_local(config.listen):
+        logger.warning("API keys travel in plain text to %s unless a proxy adds TLS", config.listen)
     checkpoint = await asyncio.to_thread(open_checkpoint, config.tokenizer, Part.TEXT)
     encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
-    async with open_channel(config.verifier) as channel:
-        verifier = VerifierLink(channel, config.model_name)
-        server = RpcServer(interceptors, ServerLimits(config.max_message_bytes, config.max_concurrent_streams))
-        server.add(
-            generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-            GenerationService(verifier, encoder, config.max_output_tokens),
-            GENERATION_SERVICE,
-        )
-        server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifier), MODEL_SERVICE)
+    if config.verifier_tls:
+        client_credentials(config.verifier_tls)  # unusable files end the start, not the first call
+    metrics = Metrics(GATEWAY)
+    verifiers = VerifierPool(
+        VerifierAddresses(config.verifier),
+        lambda address: VerifierLink(address, open_channel(address, tls=config.verifier_tls), config.model_name),
+        config.verifier_refresh_seconds,
+        metrics,
+    )
+    server = RpcServer(
+        _interceptors(config, keys_file),
+        ServerLimits(config.max_message_bytes, config.max_concurrent_streams),
+        config.tls,
+        config.reflection,
+        metrics,
+    )
+    watch = RequestWatch(metrics, config.trace_content)
+    server.add(
+        generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
+        GenerationService(verifiers, encoder, config.max_output_tokens, config.resume_seconds, metrics, watch),
+        GENERATION_SERVICE,
+    )
+    server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)
+    async with _followed(keys_file):
         try:
-            yield Gateway(server, await server.start(config.listen), verifier)
+            yield Gateway(server, await server.start(config.listen, config.health_listen), verifiers, metrics)
         finally:
             await server.stop(0)
+            await verifiers.close()
 
 
-def _interceptors(config: GatewayConfig) -> list[grpc.aio.ServerInterceptor]:
+def _interceptors(config: GatewayConfig, keys_file: ApiKeysFile | None) -> list[grpc.aio.ServerInterceptor]:
     """Who is it, and has it had its share: in this order, so that nobody spends another's share."""
-    interceptors: list[grpc.aio.ServerInterceptor] = []
-    if config.api_keys_file:
-        interceptors.append(AuthenticationInterceptor(ApiKeys.load(Path(config.api_keys_file))))
-    if config.requests_per_minute > 0:
-        interceptors.append(RateLimitInterceptor(config.requests_per_minute))
-    return interceptors
+    limits = CallerLimits(config.requests_per_minute, config.tokens_per_minute, config.streams_per_key)
+    return [AuthenticationInterceptor(keys_file), RateLimitInterceptor(limits)]
+
+
+@asynccontextmanager
+async def _followed(keys_file: ApiKeysFile | None) -> AsyncIterator[None]:
+    """Takes up changes of the file while inside."""
+    following = asyncio.create_task(keys_file.follow()) if keys_file else None
+    try:
+        yield
+    finally:
+        if following:
+            following.cancel()

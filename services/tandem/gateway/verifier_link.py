@@ -1,4 +1,4 @@
-"""The connection to the verifier: whether it serves, what it serves, and its streams."""
+"""The connection to one verifier: whether it serves, what it serves, its streams, and what they leave to do."""
 
 import asyncio
 import logging
@@ -7,7 +7,10 @@ from collections.abc import AsyncGenerator, Callable
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tandem.core.errors import Loading, NoReplica, UnknownModel
+from tandem.core.errors import NoReplica
+from tandem.gateway.ejection import Ejection
+from tandem.gateway.prefix_memory import PrefixMemory
+from tandem.gateway.workload import Workload
 from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
 from tandem.rpc.errors import from_rpc_error
 from tandem.v1 import model_service_pb2
@@ -22,70 +25,66 @@ RETRY_SECONDS = 0.2
 class VerifierLink:
     """One verifier, as the gateway sees it. Connects by itself, again and again, while `watch` runs."""
 
-    def __init__(self, channel: grpc.aio.Channel, model_name: str) -> None:
+    def __init__(self, address: str, channel: grpc.aio.Channel, model_name: str) -> None:
         """Knows nothing of the verifier yet.
 
         Args:
-            channel: to the verifier; the caller closes it.
+            address: what logs call it.
+            channel: to the verifier, that `close` closes.
             model_name: what clients call the model; empty for the verifier's own name.
         """
+        self.address = address
+        self._channel = channel
         self._verifier = verifier_service_pb2_grpc.VerifierServiceStub(channel)
         self._health = health_pb2_grpc.HealthStub(channel)
         self._model_name = model_name
-        self._model: model_service_pb2.Model | None = None  # set while the verifier says SERVING
-        self._is_connected = False
+        self.model: model_service_pb2.Model | None = None  # None while it does not say SERVING
+        self.identity = b""  # of that model; empty without one
+        self.is_connected = False
+        self.workload = Workload()
+        self.prefixes = PrefixMemory()
+        self.ejection = Ejection()
+        self._said = ""
 
-    async def watch(self, on_change: Callable[[bool], None]) -> None:
+    async def watch(self, on_change: Callable[[], None]) -> None:
         """Follows the verifier's health for as long as it runs.
 
         Args:
-            on_change: told whether requests can be served, whenever the verifier's state is news.
+            on_change: called whenever the verifier's state is news.
         """
         while True:
             # Waits for as long as nobody listens there.
             watching = self._health.Watch(health_pb2.HealthCheckRequest(service=VERIFIER_SERVICE), wait_for_ready=True)
             try:
                 async for response in watching:
-                    self._is_connected = True
+                    self.is_connected = True
                     if response.status == health_pb2.HealthCheckResponse.SERVING:
-                        model = await self._describe()
-                        logger.info("verifier serves %s", model.name)
-                        on_change(True)
+                        self.model = await self._describe()
+                        self.identity = identity(self.model)
+                        self._say(logging.INFO, f"serves {self.model.name}")
                     else:
-                        logger.info("verifier does not serve now")
-                        self._model = None
-                        on_change(False)
+                        self._say(logging.INFO, "does not serve now")
+                        self.model, self.identity = None, b""
+                    on_change()
             except grpc.aio.AioRpcError as error:
-                logger.warning("verifier lost: %s %s", error.code().name, error.details())
+                self._say(logging.WARNING, f"lost: {error.code().name} {error.details()}")
             finally:
                 watching.cancel()
-                self._model, self._is_connected = None, False
-                on_change(False)
+                self.model, self.identity, self.is_connected = None, b"", False
+                self.prefixes.clear()
+                on_change()
             await asyncio.sleep(RETRY_SECONDS)
 
-    def model(self, name: str) -> model_service_pb2.Model:
-        """The model called `name`, or with an empty name the one model served, as it was last described.
+    async def close(self) -> None:
+        """Breaks what is left of its calls."""
+        await self._channel.close()
+
+    async def describe(self) -> model_service_pb2.Model:
+        """What it serves, asked anew: drafters come and go.
 
         Raises:
-            NoReplica: no verifier answers.
-            Loading: it answers that it does not serve yet.
-            UnknownModel: it serves another one.
+            TandemError: what the verifier answered.
         """
-        if self._model is None:
-            if self._is_connected:
-                raise Loading("the model is not ready")
-            raise NoReplica("no verifier answers")
-        if name not in ("", self._model.name):
-            raise UnknownModel(f"no model {name[:100]!r} is served here")
-        return self._model
-
-    async def describe(self, name: str) -> model_service_pb2.Model:
-        """Like `model`, asked anew: drafters come and go.
-
-        Raises:
-            TandemError: as `model`, or what the verifier answered.
-        """
-        self.model(name)
         try:
             return await self._describe()
         except grpc.aio.AioRpcError as error:
@@ -102,13 +101,26 @@ class VerifierLink:
             TandemError: as the verifier raised it, or what broke between here and there.
         """
         call = self._verifier.Generate(request, timeout=timeout_seconds)
-        try:
-            async for response in call:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error) from None
-        finally:
-            call.cancel()
+        with self.workload.of(request) as work:
+            try:
+                async for response in call:
+                    if response.HasField("started"):
+                        self.ejection.succeed()
+                    work.take(response)
+                    yield response
+            except grpc.aio.AioRpcError as rpc_error:
+                error = from_rpc_error(rpc_error)
+                if isinstance(error, NoReplica):
+                    self.ejection.fail()
+                raise error from None
+            finally:
+                call.cancel()
+
+    def _say(self, level: int, news: str) -> None:
+        """Logs what is news: a verifier that is about to stop ends every watch, after saying the same."""
+        if news != self._said:
+            logger.log(level, "verifier at %s %s", self.address, news)
+            self._said = news
 
     async def _describe(self) -> model_service_pb2.Model:
         response = await self._verifier.DescribeModel(
@@ -116,5 +128,12 @@ class VerifierLink:
         )
         model = response.model
         model.name = self._model_name or model.name
-        self._model = model
         return model
+
+
+def identity(model: model_service_pb2.Model) -> bytes:
+    """The same for models that write the same texts; drafters make no difference to those."""
+    bare = model_service_pb2.Model()
+    bare.CopyFrom(model)
+    bare.ClearField("drafter")
+    return bare.SerializeToString(deterministic=True)

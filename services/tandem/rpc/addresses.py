@@ -1,5 +1,6 @@
 """Addresses as users write them: `host:port` or `unix:/path`."""
 
+import ipaddress
 import os
 import tempfile
 from pathlib import Path
@@ -17,3 +18,14 @@ def default_socket(service: str) -> str:
 def socket_path(address: str) -> Path | None:
     """The path of a `unix:` address; None for any other."""
     return Path(address.removeprefix(UNIX_PREFIX)) if address.startswith(UNIX_PREFIX) else None
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine can reach a server at `address`: a Unix socket, or a loopback address of TCP."""
+    if socket_path(address):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

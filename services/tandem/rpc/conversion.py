@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tandem.core.errors import InvalidRequest
 from tandem.core.output_format import FormatKind, OutputFormat
-from tandem.core.sampling_params import SEED_RANGE, OutputParams, SamplingParams, StoppingParams
+from tandem.core.sampling_params import MAX_LOGIT_BIAS, SEED_RANGE, OutputParams, SamplingParams, StoppingParams
 from tandem.core.sequence import FinishReason, SpeculationStats
 from tandem.internal.v1 import verifier_service_pb2
 from tandem.v1 import types_pb2
@@ -38,6 +38,7 @@ class ResolvedRequest:
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
+    output_token_ids: tuple[int, ...]  # generated before, elsewhere
     sampling: SamplingParams
     stopping: StoppingParams
     output: OutputParams
@@ -55,6 +56,7 @@ def resolve_request(request: verifier_service_pb2.GenerateRequest, defaults: Req
     prompt = tuple(request.prompt_token_ids)
     _require(bool(prompt), "spec.token_ids", "needs at least one token id")
     _require_ids(prompt, "spec.token_ids", defaults.vocabulary_size)
+    _require_ids(request.output_token_ids, "output_token_ids", defaults.vocabulary_size)
     num_tokens_left = defaults.context_length - len(prompt)
     if num_tokens_left < 1:
         raise InvalidRequest(
@@ -74,6 +76,7 @@ def resolve_request(request: verifier_service_pb2.GenerateRequest, defaults: Req
     return ResolvedRequest(
         request_id=request.request_id,
         prompt_token_ids=prompt,
+        output_token_ids=tuple(request.output_token_ids),
         sampling=_sampling(request.sampling, defaults),
         stopping=_stopping(request, num_tokens_left, defaults),
         output=output,
@@ -91,6 +94,7 @@ def _output_format(message: types_pb2.OutputFormat) -> OutputFormat:
 
 
 def _sampling(options: types_pb2.SamplingOptions, defaults: RequestDefaults) -> SamplingParams:
+    _require(len(options.logit_bias) <= MAX_LOGIT_BIAS, "spec.sampling.logit_bias", f"at most {MAX_LOGIT_BIAS} entries")
     _require_ids(options.logit_bias, "spec.sampling.logit_bias", defaults.vocabulary_size)
 
     def given(name: str, default: float) -> float:

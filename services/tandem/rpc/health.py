@@ -18,7 +18,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # generated without types
-    """Check and Watch for the whole server (empty name) and each of its services, which share one state."""
+    """Check and Watch for the whole server (empty name) and each of its services, which share one state.
+
+    Health itself is a service too, and serves for as long as it answers: it tells the living from the dead, where the
+    others tell who is ready.
+    """
 
     def __init__(self, services: Iterable[str]) -> None:
         """Starts NOT_SERVING: being reachable is not being ready."""
@@ -66,6 +70,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # generated
     def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
         if service not in self._services:
             return _Status.SERVICE_UNKNOWN
+        if service == SERVICE_NAME:
+            return _Status.SERVING
         return _Status.SERVING if self.is_serving else _Status.NOT_SERVING
 
     def _announce(self) -> None:

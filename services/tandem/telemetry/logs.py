@@ -2,9 +2,11 @@
 
     2026-01-31T12:00:00.123Z INFO    gateway  [3f1c] refused: QUEUE_FULL
 
+or, with `--log-format json`, one object a record, with the ids of request, trace and span where there are any.
 No log line ever holds a prompt or an answer: who logs a request logs its id and its sizes.
 """
 
+import json
 import logging
 import sys
 import time
@@ -13,7 +15,9 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from tandem.core.config import option
+from tandem.telemetry.tracing import current_trace
 
+TEXT, JSON = "text", "json"
 LEVELS = ("debug", "info", "warning", "error")
 NO_REQUEST = "-"
 
@@ -23,6 +27,7 @@ class LogConfig:
     """Settings of the log, the same for every process."""
 
     log_level: str = option("info", help="least level that is logged", choices=LEVELS)
+    log_format: str = option(TEXT, help="a line for people, or an object for machines", choices=(TEXT, JSON))
 
 
 class LineFormatter(logging.Formatter):
@@ -47,6 +52,34 @@ class LineFormatter(logging.Formatter):
         return f"{moment}.{int(record.msecs):03d}Z {record.levelname:<7} {self._service:<8} {request}{message}"
 
 
+class JsonFormatter(logging.Formatter):
+    """The same as an object a line, with the trace that the record was made in."""
+
+    def __init__(self, service: str, request_id: Callable[[], str]) -> None:
+        """As `LineFormatter`."""
+        super().__init__()
+        self._service = service
+        self._request_id = request_id
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as one line; fields without a value are left out."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        request_id = self._request_id()
+        trace_id, span_id = current_trace()
+        fields = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": "" if request_id == NO_REQUEST else request_id,
+            "trace_id": trace_id,
+            "span_id": span_id,
+            "exception": self.formatException(record.exc_info) if record.exc_info else "",
+        }
+        return json.dumps({name: text for name, text in fields.items() if text})
+
+
 def configure(
     service: str, config: LogConfig, request_id: Callable[[], str] = lambda: NO_REQUEST, stream: TextIO | None = None
 ) -> None:
@@ -59,7 +92,8 @@ def configure(
         stream: where to; none: stderr.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(LineFormatter(service, request_id))
+    formatter = JsonFormatter if config.log_format == JSON else LineFormatter
+    handler.setFormatter(formatter(service, request_id))
     # Libraries speak up when something is wrong, and are silent otherwise.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("tandem").setLevel(config.log_level.upper())

@@ -1,16 +1,25 @@
-"""Every metric of Tandem by name, and the counts of this process.
+"""Every metric of Tandem by name, with the services that emit it, and the numbers of this process.
 
 Counters stand in the code, ratios in queries:
 
-    acceptance rate    rate(tandem_spec_accepted_tokens_total) / rate(tandem_spec_draft_tokens_total)
-    acceptance length  1 + rate(tandem_spec_accepted_tokens_total) / rate(tandem_spec_rounds_total)
+    acceptance rate     rate(tandem_spec_accepted_tokens_total) / rate(tandem_spec_draft_tokens_total)
+    acceptance length   1 + rate(tandem_spec_accepted_tokens_total) / rate(tandem_spec_rounds_total)
+    accepted at i       rate(tandem_spec_accepted_tokens_total{position="i"}) / rate(tandem_spec_rounds_total)
+    prefix hits         rate(tandem_cached_tokens_total) / rate(tandem_prompt_tokens_total)
+    price of the split  rate(tandem_exchange_seconds_sum) - rate(tandem_draft_seconds_sum)
 """
 
+import bisect
 import enum
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+GATEWAY, VERIFIER, DRAFTER = "gateway", "verifier", "drafter"
+# Upper bounds in seconds: of what a request waits for, and of parts of a round.
+REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+ROUND_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
 
 
 class Kind(enum.Enum):
@@ -18,6 +27,7 @@ class Kind(enum.Enum):
 
     COUNTER = "counter"  # only rises
     GAUGE = "gauge"  # the state now
+    HISTOGRAM = "histogram"  # how often it was how large
 
 
 @dataclass(frozen=True)
@@ -29,30 +39,111 @@ class Metric:
     unit: str  # what one of it is
     help: str
     labels: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()  # of the only label, where all are known: such series begin at 0
+    services: tuple[str, ...] = (VERIFIER,)  # that emit it
+    convention: str = ""  # its name among OpenTelemetry's semantic conventions
+    bounds: tuple[float, ...] = ()  # of a histogram's buckets, rising; one more is for what is larger
+
+    @property
+    def otlp_name(self) -> str:
+        """The convention's name, or the own one without the endings that Prometheus wants and a backend adds."""
+        return self.convention or self.name.removesuffix("_total")
 
 
-def _counter(name: str, unit: str, help: str, *labels: str) -> Metric:
-    return Metric(name, Kind.COUNTER, unit, help, labels)
+def _counter(
+    name: str,
+    unit: str,
+    help: str,
+    *labels: str,
+    values: tuple[str, ...] = (),
+    services: tuple[str, ...] = (VERIFIER,),
+) -> Metric:
+    return Metric(name, Kind.COUNTER, unit, help, labels, values, services)
 
 
-def _gauge(name: str, unit: str, help: str, *labels: str) -> Metric:
-    return Metric(name, Kind.GAUGE, unit, help, labels)
+def _gauge(
+    name: str,
+    unit: str,
+    help: str,
+    *labels: str,
+    values: tuple[str, ...] = (),
+    services: tuple[str, ...] = (VERIFIER,),
+) -> Metric:
+    return Metric(name, Kind.GAUGE, unit, help, labels, values, services)
 
+
+def _seconds(
+    name: str,
+    help: str,
+    *labels: str,
+    bounds: tuple[float, ...] = REQUEST_SECONDS,
+    services: tuple[str, ...] = (VERIFIER,),
+    convention: str = "",
+) -> Metric:
+    return Metric(name, Kind.HISTOGRAM, "s", help, labels, (), services, convention, bounds)
+
+
+RPC_SECONDS = _seconds(
+    "tandem_rpc_seconds",
+    "Time that a server took for a call, by method and status code. Streams of requests are left out.",
+    "rpc_method",
+    "rpc_status_code",
+    services=(GATEWAY, VERIFIER, DRAFTER),
+    convention="rpc.server.call.duration",
+)
+REQUEST_DURATION = _seconds(
+    "tandem_request_seconds",
+    "From a request's arrival at the gateway to its last message.",
+    services=(GATEWAY,),
+    convention="gen_ai.server.request.duration",
+)
+TIME_TO_FIRST_TOKEN = _seconds(
+    "tandem_time_to_first_token_seconds",
+    "From a request's arrival at the gateway, before its prompt is encoded, to its first token.",
+    services=(GATEWAY,),
+    convention="gen_ai.server.time_to_first_token",
+)
+TIME_PER_OUTPUT_TOKEN = _seconds(
+    "tandem_time_per_output_token_seconds",
+    "Of a request: time from its first message with tokens to its last, over the tokens after the first message.",
+    bounds=ROUND_SECONDS,
+    services=(GATEWAY,),
+    convention="gen_ai.server.time_per_output_token",
+)
+GATEWAY_STREAMS = _gauge(
+    "tandem_gateway_streams", "stream", "Requests that a gateway is answering now.", services=(GATEWAY,)
+)
 
 REQUESTS_FINISHED = _counter(
     "tandem_requests_finished_total",
     "request",
     "Requests that left the engine, by reason: stop, length, cancelled, deadline, fault.",
     "reason",
+    values=("stop", "length", "cancelled", "deadline", "fault"),
+)
+REQUESTS_CANCELLED = _counter(
+    "tandem_requests_cancelled_total",
+    "request",
+    "Requests whose caller went away, by what they were at: queue, prefill, decode.",
+    "stage",
+    values=("queue", "prefill", "decode"),
 )
 REQUESTS_REFUSED = _counter(
-    "tandem_requests_refused_total", "request", "Requests refused before they ran, by the error's reason.", "reason"
+    "tandem_requests_refused_total",
+    "request",
+    "Requests refused before they ran, by the error's reason.",
+    "reason",
+    values=("QUEUE_FULL", "KV_CACHE_FULL"),
 )
 QUEUED_REQUESTS = _gauge("tandem_queued_requests", "request", "Requests that wait for their turn.")
+QUEUE_SECONDS = _seconds("tandem_queue_seconds", "From a request's arrival at the verifier to its first step.")
+PREFILL_SECONDS = _seconds("tandem_prefill_seconds", "From a request's first step to its first token.")
+DECODE_SECONDS = _seconds("tandem_decode_seconds", "From a request's first token to its end.")
 RUNNING_SEQUENCES = _gauge("tandem_running_sequences", "sequence", "Sequences that have a slot now.")
 
 PROMPT_TOKENS = _counter("tandem_prompt_tokens_total", "token", "Prompt tokens of admitted requests.")
 CACHED_TOKENS = _counter("tandem_cached_tokens_total", "token", "Prompt tokens found in the prefix cache.")
+PREFIX_HITS = _counter("tandem_prefix_hits_total", "request", "Requests whose prompt was begun in the prefix cache.")
 OUTPUT_TOKENS = _counter("tandem_output_tokens_total", "token", "Tokens emitted.")
 
 STEPS = _counter("tandem_steps_total", "step", "Forward passes of the target.")
@@ -61,6 +152,9 @@ PREEMPTIONS = _counter(
 )
 KV_BLOCKS = _gauge("tandem_kv_blocks", "block", "KV blocks that a group has.", "group")
 KV_FREE_BLOCKS = _gauge("tandem_kv_free_blocks", "block", "KV blocks of a group that could be taken now.", "group")
+KV_USE = _gauge(
+    "tandem_kv_use", "1", "Share of a group's KV blocks that sequences hold: 1 - free blocks / blocks.", "group"
+)
 KV_EVICTIONS = _counter(
     "tandem_kv_evictions_total", "block", "KV blocks whose cached content made room for another sequence's."
 )
@@ -80,32 +174,88 @@ SPEC_FALLBACKS = _counter(
     "round",
     "Rounds without the drafts they asked for, by reason: late, lost, stale, invalid.",
     "reason",
+    values=("late", "lost", "stale", "invalid"),
+)
+VERIFY_SECONDS = _seconds(
+    "tandem_verify_seconds",
+    "Forward pass of the target in a round where no prompt is computed; on a GPU, as the device took it.",
+    bounds=ROUND_SECONDS,
+)
+DRAFT_SECONDS = _seconds(
+    "tandem_draft_seconds", "Time that a drafter took for a round.", bounds=ROUND_SECONDS, services=(DRAFTER,)
+)
+DRAFTER_TOKENS = _counter(
+    "tandem_drafter_tokens_total", "token", "Tokens that a drafter proposed, judged or not.", services=(DRAFTER,)
+)
+EXCHANGE_SECONDS = _seconds(
+    "tandem_exchange_seconds",
+    "From asking another process for a round's drafts to its answer, the drafter's own time included.",
+    bounds=ROUND_SECONDS,
 )
 DRAFTER_ATTACHED = _gauge(
     "tandem_drafter_attached",
     "drafter",
     "1 while a drafter is attached, else 0, by what passes between: memory, cuda, tokens.",
     "carrier",
+    values=("memory", "cuda", "tokens"),
 )
 DRAFTER_ATTACHMENTS = _counter("tandem_drafter_attachments_total", "attachment", "Times that a drafter was attached.")
+
+SERVING_VERIFIERS = _gauge(
+    "tandem_serving_verifiers", "verifier", "Verifiers that a gateway could send requests to.", services=(GATEWAY,)
+)
+RESUMED_STREAMS = _counter(
+    "tandem_resumed_streams_total",
+    "stream",
+    "Times that another verifier went on with a text, by the error that the one before left it with.",
+    "reason",
+    values=("NO_REPLICA", "ENGINE_FAULT", "DRAINING", "LOADING", "QUEUE_FULL", "KV_CACHE_FULL"),
+    services=(GATEWAY,),
+)
 
 METRICS: tuple[Metric, ...] = tuple(row for row in globals().values() if isinstance(row, Metric))
 
 _Labels = tuple[str, ...]  # in the order of Metric.labels
 
 
+@dataclass
+class Distribution:
+    """What a histogram saw."""
+
+    counts: list[int]  # in each bucket, one more than its metric has bounds
+    total: float = 0.0  # of all values
+
+
 class Metrics:
     """The numbers of one process. The service makes it and hands it down; any thread may use it."""
 
-    def __init__(self) -> None:
-        """Starts at zero."""
+    def __init__(self, service: str = "") -> None:
+        """Starts at zero.
+
+        Args:
+            service: whose they are; it counts what the table says that it counts, and nothing else. Empty: anything.
+        """
+        self.service = service
         self._lock = threading.Lock()
         self._values: defaultdict[Metric, dict[_Labels, float]] = defaultdict(dict)
+        self._distributions: defaultdict[Metric, dict[_Labels, Distribution]] = defaultdict(dict)
+        for metric in self.table if service else ():
+            # A series that is born with its first event looks, to a rate, as if that had never happened.
+            keys = [(value,) for value in metric.values] if metric.labels else [()]
+            if metric.kind is Kind.HISTOGRAM:
+                self._distributions[metric].update({key: _nothing(metric) for key in keys})
+            else:
+                self._values[metric].update(dict.fromkeys(keys, 0))
+
+    @property
+    def table(self) -> tuple[Metric, ...]:
+        """The rows that this service emits."""
+        return tuple(metric for metric in METRICS if self.service in metric.services) if self.service else METRICS
 
     def count(self, metric: Metric, amount: float = 1, **labels: object) -> None:
         """Adds to a counter."""
         assert metric.kind is Kind.COUNTER and amount >= 0, metric.name
-        key = _key(metric, labels)
+        key = self._key(metric, labels)
         with self._lock:
             series = self._values[metric]
             series[key] = series.get(key, 0) + amount
@@ -113,9 +263,29 @@ class Metrics:
     def set(self, metric: Metric, value: float, **labels: object) -> None:
         """Sets a gauge."""
         assert metric.kind is Kind.GAUGE, metric.name
-        key = _key(metric, labels)
+        key = self._key(metric, labels)
         with self._lock:
             self._values[metric][key] = value
+
+    def add(self, metric: Metric, change: float, **labels: object) -> None:
+        """Changes a gauge that counts what there is now."""
+        assert metric.kind is Kind.GAUGE, metric.name
+        key = self._key(metric, labels)
+        with self._lock:
+            series = self._values[metric]
+            series[key] = series.get(key, 0) + change
+
+    def observe(self, metric: Metric, value: float, **labels: object) -> None:
+        """Adds a value to a histogram."""
+        assert metric.kind is Kind.HISTOGRAM, metric.name
+        key = self._key(metric, labels)
+        with self._lock:
+            series = self._distributions[metric]
+            seen = series.get(key)
+            if seen is None:
+                seen = series[key] = _nothing(metric)
+            seen.counts[bisect.bisect_left(metric.bounds, value)] += 1
+            seen.total += value
 
     def value(self, metric: Metric, **labels: object) -> float:
         """The number under `labels`; what is left out is summed over. 0 where nothing was counted."""
@@ -127,15 +297,30 @@ class Metrics:
                 number for key, number in series.items() if all(key[place] == text for place, text in wanted.items())
             )
 
+    def distributions(self) -> Iterator[tuple[Metric, dict[str, str], Distribution]]:
+        """Every histogram as of now: metric, labels, what it saw."""
+        with self._lock:
+            copied = [
+                (metric, key, Distribution(list(seen.counts), seen.total))
+                for metric, series in self._distributions.items()
+                for key, seen in series.items()
+            ]
+        for metric, key, seen in copied:
+            yield metric, dict(zip(metric.labels, key, strict=True)), seen
+
     def snapshot(self) -> Iterator[tuple[Metric, dict[str, str], float]]:
-        """Every number as of now: metric, labels, value."""
+        """Every counter and gauge as of now: metric, labels, value."""
         with self._lock:
             copied = {metric: dict(series) for metric, series in self._values.items()}
         for metric, series in copied.items():
             for key, number in series.items():
                 yield metric, dict(zip(metric.labels, key, strict=True)), number
 
+    def _key(self, metric: Metric, labels: dict[str, object]) -> _Labels:
+        assert not self.service or self.service in metric.services, f"{metric.name} is none of {self.service}'s"
+        assert labels.keys() == set(metric.labels), f"{metric.name} wants labels {metric.labels}, not {tuple(labels)}"
+        return tuple(str(labels[name]) for name in metric.labels)
 
-def _key(metric: Metric, labels: dict[str, object]) -> _Labels:
-    assert labels.keys() == set(metric.labels), f"{metric.name} wants labels {metric.labels}, not {tuple(labels)}"
-    return tuple(str(labels[name]) for name in metric.labels)
+
+def _nothing(metric: Metric) -> Distribution:
+    return Distribution([0] * (len(metric.bounds) + 1))

@@ -15,6 +15,7 @@ from tandem.verifier.carrier import Carrier
 ATTACH_SECONDS = 60.0  # a drafter may have to read its weights again
 HELLO_SECONDS = 5.0
 MAX_NAME_CHARACTERS = 100
+MAX_REASON_CHARACTERS = 500  # a cause and its remedy
 
 Call: TypeAlias = "grpc.aio.StreamStreamCall[pb.DraftRequest, pb.DraftResponse]"  # subscriptable in its stubs only
 
@@ -65,6 +66,6 @@ async def attach(channel: grpc.aio.Channel, carrier: Carrier, target_revision: s
     return Attachment(generation, info, call)
 
 
-def printable(text: str) -> str:
+def printable(text: str, max_characters: int = MAX_NAME_CHARACTERS) -> str:
     """A drafter's words, fit for a log."""
-    return "".join(character if character.isprintable() else "?" for character in text[:MAX_NAME_CHARACTERS])
+    return "".join(character if character.isprintable() else "?" for character in text[:max_characters])

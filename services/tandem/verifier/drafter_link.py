@@ -26,10 +26,11 @@ from tandem.rpc.addresses import socket_path
 from tandem.rpc.channel import open_channel
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
-from tandem.verifier.attachment import Attachment, BrokenStream, Call, attach, printable
+from tandem.verifier.attachment import MAX_REASON_CHARACTERS, Attachment, BrokenStream, Call, attach, printable
 from tandem.verifier.carrier import Carrier
 from tandem.verifier.fallback_log import FallbackLog
 from tandem.verifier.peer import NobodyListens, PeerRefused, check_peer
+from tandem.verifier.slot_traces import SlotTraces
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class DrafterLink:
         self._target_revision = target_revision
         self._timeout_seconds = timeout_seconds
         self._metrics = metrics
+        self.traces = SlotTraces()
         self._log = FallbackLog()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()  # of the next two, which both threads change
@@ -164,6 +166,7 @@ class DrafterLink:
             return None
         self._number += 1
         request = self._carrier.request(attachment.generation, self._number, wanted, num_tokens)
+        request.traces.extend(self.traces.news(attachment.generation))
         asked = Round([one.slot for one in wanted], request)
         with self._lock:
             if self._attachment is not attachment:
@@ -206,6 +209,7 @@ class DrafterLink:
             asked.answer(Fallback.INVALID)
         else:
             asked.answer(response)
+            self._metrics.observe(names.EXCHANGE_SECONDS, time.monotonic() - asked.asked_at)
 
     def _send(self, call: Call, request: pb.DraftRequest) -> None:
         sending = asyncio.ensure_future(_write(call, request, tuple(self._sending)))
@@ -251,10 +255,10 @@ async def _write(call: Call, request: pb.DraftRequest, before: Sequence[asyncio.
 def _describe(error: Exception) -> str:
     match error:
         case grpc.aio.AioRpcError():
-            return f"{error.code().name}: {printable(error.details() or '')}"
+            return f"{error.code().name}: {printable(error.details() or '', MAX_REASON_CHARACTERS)}"
         case TimeoutError():
             return "it does not answer"
         case BrokenStream() | PeerRefused() | OSError():
             return str(error)
         case _:
-            return f"{type(error).__name__}: {printable(str(error))}"
+            return f"{type(error).__name__}: {printable(str(error), MAX_REASON_CHARACTERS)}"

@@ -1,6 +1,7 @@
 """Loads what a verifier serves: the target, and all that stands around it."""
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tandem.core.errors import ConfigError
-from tandem.engine.assembly import draft_counts, drafter_kv, make_storage
+from tandem.engine.assembly import drafter_kv, make_storage
 from tandem.engine.device_drafter import DeviceDrafter
 from tandem.engine.draft_source import DrafterInfo, DraftSource
 from tandem.engine.in_process_ahead import InProcessAhead
@@ -24,16 +25,20 @@ from tandem.kv_cache.storage import KvStorage
 from tandem.models.checkpoint import Part, open_checkpoint
 from tandem.models.gemma4.config import Gemma4TextConfig, read_target_config
 from tandem.models.gemma4.fp8_linear import Fp8Linear
+from tandem.models.gemma4.leading import lead
 from tandem.models.gemma4.linear import Linear
+from tandem.models.gemma4.shares import check_shares
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weight_source import WeightSource
 from tandem.models.gemma4.weights import CHECKPOINT, load_drafter, load_target
 from tandem.models.generation_config import GenerationConfig, read_generation_config
 from tandem.models.progress import log_progress
+from tandem.models.ranks import ALONE, Ranks
 from tandem.rpc.conversion import RequestDefaults
 from tandem.sampling.vocabulary import Vocabulary
 from tandem.v1 import model_service_pb2
 from tandem.verifier.config import AS_DTYPE, FP8, IN_PROCESS, NO_DRAFTER, VerifierConfig, num_threads
+from tandem.verifier.rank_processes import RANK_MODULE, RankProcesses
 
 if TYPE_CHECKING:
     from tandem.exchange.cuda_exchange import CudaExchange
@@ -56,54 +61,86 @@ class LoadedModel:
     storage: KvStorage
     inputs: DraftInputs
     exchange: "SharedExchange | CudaExchange | None"  # None: no other process reads
+    other_ranks: RankProcesses | None  # None: this process computes alone
     vocabulary: Vocabulary | None  # for grammars; None: the checkpoint has no tokenizer that they could use
 
 
-def load(config: VerifierConfig, weights: WeightSource = CHECKPOINT) -> LoadedModel:
+def load(config: VerifierConfig, weights: WeightSource = CHECKPOINT, rank_module: str = RANK_MODULE) -> LoadedModel:
     """Reads the checkpoint; takes as long as the disk does.
 
     Args:
         config: which one, and what for.
         weights: where the target's come from.
+        rank_module: run by the other ranks, if there are any; it takes weights from the same place.
 
     Raises:
         ConfigError: the checkpoint, or a setting that contradicts it.
+        EngineFault: another rank ended.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no CUDA device is visible here")
-    torch.set_num_threads(num_threads(config.threads))
+    _require_devices(config)
     checkpoint = open_checkpoint(config.target, Part.MODEL)
     folder = checkpoint.folder
     model = read_target_config(folder)
+    check_shares(model, config.tensor_parallel)
     generation = read_generation_config(folder)
     limits = _limits(config, model)
-    kv_dtype = KV_DTYPES[config.kv_dtype]
-    spec = limits.exchange_spec(model, config.dtype, kv_dtype)
-    exchange = _make_exchange(config, spec)
-    try:
-        target = load_target(
-            folder,
-            DTYPES[config.dtype],
-            config.device,
-            embedding=exchange.inputs.embedding if exchange else None,
-            progress=log_progress(checkpoint.name),
-            weights=weights,
-            linear=Fp8Linear if config.weights == FP8 else Linear,
-        )
-        storage = make_storage(target, limits, exchange.inputs.kv if exchange else None, DTYPES.get(kv_dtype))
+    spec = limits.exchange_spec(model, config.dtype, KV_DTYPES[config.kv_dtype])
+    with ExitStack() as held:
+        exchange = _make_exchange(config, spec)
+        if exchange:
+            held.callback(exchange.close)
+        others = None
+        if config.tensor_parallel > 1:
+            others = RankProcesses(config, rank_module)
+            held.callback(others.close)
+        ranks = others.ranks if others else ALONE
+        target, storage, limits = load_share(config, ranks, weights, exchange.inputs if exchange else None)
+        if others:
+            others.join(target.embed_tokens.device)
+            lead(target, others.ranks, others.tell)
         spec = scaled_spec(spec, target, storage)
         if exchange:
             exchange.respecify(spec)
-    except BaseException:
-        if exchange:
-            exchange.close()
-        raise
+        held.pop_all()
     inputs = exchange.inputs if exchange else private_inputs(spec, drafter_kv(target, storage), target.embed_tokens)
     logger.info("KV cache: %d tokens, %.1f MB", config.kv_tokens, storage.num_bytes / 1e6)
     name = config.model_name or checkpoint.name
     vocabulary = _load_vocabulary(folder, model.vocab_size, generation)
     revision = weights.revision(folder)
-    return LoadedModel(name, model, generation, revision, limits, target, storage, inputs, exchange, vocabulary)
+    return LoadedModel(name, model, generation, revision, limits, target, storage, inputs, exchange, others, vocabulary)
+
+
+def load_share(
+    config: VerifierConfig,
+    ranks: Ranks,
+    weights: WeightSource,
+    shared: DraftInputs | None = None,
+) -> tuple[Gemma4Target, KvStorage, EngineLimits]:
+    """What one rank computes with: its share of the target and of the KV cache, and what that is made for.
+
+    Args:
+        config: which target.
+        ranks: who shares it; one that computes alone has all.
+        weights: where they come from.
+        shared: where the token table and some layers' KV go, if a drafter in another process reads them.
+
+    Raises:
+        CheckpointError: the folder does not hold exactly such a target.
+    """
+    torch.set_num_threads(num_threads(config.threads, ranks.size))
+    checkpoint = open_checkpoint(config.target, Part.MODEL)
+    target = load_target(
+        checkpoint.folder,
+        DTYPES[config.dtype],
+        config.device,
+        embedding=shared.embedding if shared else None,
+        progress=log_progress(checkpoint.name),
+        weights=weights,
+        linear=Fp8Linear if config.weights == FP8 else Linear,
+        ranks=ranks,
+    )
+    limits, kv_dtype = _limits(config, target.config), DTYPES.get(KV_DTYPES[config.kv_dtype])
+    return target, make_storage(target, limits, shared.kv if shared else None, kv_dtype), limits
 
 
 def load_in_process_drafter(
@@ -133,8 +170,7 @@ def load_in_process_drafter(
     shape = (model.inputs.spec.num_slots, model.inputs.spec.max_draft_tokens)
     drafts = torch.zeros(shape, dtype=torch.int64, device=config.device)
     ahead = DeviceDrafter(network, model.inputs, drafts, config.draft_position, generation.suppress_token_ids)
-    for count in draft_counts(info.num_speculative_tokens, not config.adaptive_k)[1:]:
-        ahead.capture(count)
+    ahead.capture(info.num_speculative_tokens)
     return InProcessAhead(ahead, info)
 
 
@@ -169,6 +205,18 @@ def defaults(model: LoadedModel) -> RequestDefaults:
     )
 
 
+def _require_devices(config: VerifierConfig) -> None:
+    if config.device != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no CUDA device is visible here")
+    num_devices = torch.cuda.device_count()
+    if num_devices < config.tensor_parallel:
+        raise ConfigError(
+            f"--tensor-parallel {config.tensor_parallel} needs as many GPUs; {num_devices} can be seen here"
+        )
+
+
 def _make_exchange(config: VerifierConfig, spec: ExchangeSpec) -> "SharedExchange | CudaExchange | None":
     """Memory for a drafter in another process, where the target computes."""
     if config.drafter in (IN_PROCESS, NO_DRAFTER):
@@ -195,7 +243,7 @@ def _limits(config: VerifierConfig, model: Gemma4TextConfig) -> EngineLimits:
         raise ConfigError(f"--max-context is {config.max_context}, but the target was made for {longest} tokens")
     return EngineLimits(
         max_sequences=config.max_sequences,
-        max_step_tokens=config.max_step_tokens,
+        max_step_tokens=config.max_rows,
         max_draft_tokens=config.max_draft_tokens,
         max_queue=config.max_queue,
         max_context=config.max_context or longest,

@@ -23,7 +23,8 @@ from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.sampling.judge import Judge, judge
-from tandem.telemetry.metrics import Metrics
+from tandem.telemetry.metrics import VERIFIER, Metrics
+from tandem.telemetry.publishing import publish
 from tandem.verifier import model as models
 from tandem.verifier.ahead_link import AheadLink
 from tandem.verifier.config import IN_PROCESS, VerifierConfig
@@ -32,6 +33,7 @@ from tandem.verifier.grammar_compiler import GrammarCompiler
 from tandem.verifier.memory_carrier import MemoryCarrier
 from tandem.verifier.model import LoadedModel
 from tandem.verifier.output_streams import OutputStreams
+from tandem.verifier.rank_processes import RANK_MODULE, RankProcesses
 from tandem.verifier.token_carrier import TokenCarrier
 from tandem.verifier.verifier_service import ServedModel, VerifierService
 
@@ -54,42 +56,54 @@ class Verifier:
     background: list[Coroutine[Any, Any, None]]  # to run for as long as it serves
 
 
-async def run(config: VerifierConfig, weights: WeightSource = CHECKPOINT, judge: Judge = judge) -> None:
+async def run(
+    config: VerifierConfig,
+    weights: WeightSource = CHECKPOINT,
+    judge: Judge = judge,
+    rank_module: str = RANK_MODULE,
+) -> None:
     """Serves until the process is told to stop.
 
     Args:
         config: the settings.
         weights: where those of target and drafter come from.
         judge: says which drafts stand. No setting reaches this or the weights: only a benchmark has others.
+        rank_module: run by the target's other ranks, if there are any; its weights come from the same place.
 
     Raises:
         ConfigError: the verifier cannot start with `config`.
-        EngineFault: the engine died.
+        EngineFault: the engine died, or another rank.
     """
     logger.info("verifier: %s", describe_config(config))
-    async with open_verifier(config, weights, judge) as verifier:
+    async with open_verifier(config, weights, judge, rank_module) as verifier:
         logger.info("verifier ready on %s", verifier.address)
-        await serve_until_stopped(verifier.server, config.drain_seconds, verifier.background)
+        background = [*verifier.background, publish(verifier.metrics, config.metrics_listen)]
+        await serve_until_stopped(verifier.server, config.drain_seconds, background)
 
 
 @asynccontextmanager
 async def open_verifier(
-    config: VerifierConfig, weights: WeightSource = CHECKPOINT, judge: Judge = judge
+    config: VerifierConfig,
+    weights: WeightSource = CHECKPOINT,
+    judge: Judge = judge,
+    rank_module: str = RANK_MODULE,
 ) -> AsyncIterator[Verifier]:
-    """A verifier that is warm and says SERVING; the drafter, if any, comes when it comes.
+    """A verifier that is warm and says SERVING; the drafter, if any, comes when it comes. See `run`.
 
     Raises:
         ConfigError: the verifier cannot start with `config`.
+        EngineFault: a rank of the target ended while it was loaded.
     """
-    metrics = Metrics()
+    metrics = Metrics(VERIFIER)
     streams = OutputStreams(asyncio.get_running_loop())
     service = VerifierService(streams, metrics)
-    server = RpcServer(limits=ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS))
+    limits = ServerLimits(MAX_MESSAGE_BYTES, MAX_CONCURRENT_STREAMS)
+    server = RpcServer(limits=limits, tls=config.tls, metrics=metrics)
     server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, service, VERIFIER_SERVICE)
     try:
         # Listens before it loads: whoever asks is told to wait, and two verifiers on one address notice early.
-        address = await server.start(config.listen)
-        model = await asyncio.to_thread(models.load, config, weights)
+        address = await server.start(config.listen, config.health_listen)
+        model = await asyncio.to_thread(models.load, config, weights, rank_module)
         try:
             drafters, background = await _drafters(config, model, metrics, weights)
             engine = make_engine(
@@ -103,6 +117,7 @@ async def open_verifier(
                 config.adaptive_k,
                 judge,
                 is_k_fixed=config.num_speculative_tokens is not None,
+                on_enter=lambda slot, sequence: _announce(drafters, slot, sequence),
             )
             if config.adaptive_k and drafters and model.limits.max_draft_tokens:
                 await asyncio.to_thread(engine.calibrate)
@@ -115,11 +130,15 @@ async def open_verifier(
                     ServedModel(models.describe(config, model), models.defaults(model), engine, drafters, grammars)
                 )
                 server.set_serving(True)
+                if model.other_ranks:
+                    background.append(_watch_ranks(model.other_ranks))
                 yield Verifier(server, address, metrics, [*background, _watch(engine)])
             finally:
                 await server.stop(0)
                 await asyncio.to_thread(engine.stop)
         finally:
+            if model.other_ranks:
+                await asyncio.to_thread(model.other_ranks.close)
             if model.exchange:
                 model.exchange.close()
     finally:
@@ -146,6 +165,13 @@ async def _drafters(
     return [*inside, *links], [link.follow() for link in links]
 
 
+def _announce(drafters: list[DraftSource], slot: int, sequence: Sequence) -> None:
+    """Tells drafters that are processes of their own which trace the sequence in a slot belongs to."""
+    for drafter in drafters:
+        if isinstance(drafter, DrafterLink):
+            drafter.traces.enter(slot, sequence.traceparent)
+
+
 async def _warm_up(engine: Engine, streams: OutputStreams) -> None:
     """Runs every kind of step once, so that the first request does not wait for what is made at first use."""
     sequence = Sequence(
@@ -168,3 +194,13 @@ async def _watch(engine: Engine) -> None:
     """
     if await asyncio.to_thread(engine.wait_until_dead):
         raise EngineFault("the engine died")
+
+
+async def _watch_ranks(ranks: RankProcesses) -> None:
+    """Ends with the first rank that does: the others can compute nothing without it.
+
+    Raises:
+        EngineFault: says which one.
+    """
+    await asyncio.to_thread(ranks.wait_for_end)
+    raise EngineFault(ranks.describe_end())

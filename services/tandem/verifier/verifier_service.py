@@ -1,16 +1,18 @@
 """The service that gateways call: requests in, token ids out."""
 
+import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from collections.abc import Sequence as Sources
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from opentelemetry import trace
 
-from tandem.core.errors import DeadlineExceeded, Draining, EngineFault, Exhausted, Loading, TandemError
+from tandem.core.errors import DeadlineExceeded, Draining, EngineFault, Exhausted, InvalidRequest, Loading, TandemError
 from tandem.core.sequence import FinishReason, Sequence
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine
@@ -26,9 +28,11 @@ from tandem.rpc.conversion import (
 )
 from tandem.telemetry import metrics as names
 from tandem.telemetry.metrics import Metrics
+from tandem.telemetry.tracing import traceparent
 from tandem.v1 import model_service_pb2
 from tandem.verifier.grammar_compiler import GrammarCompiler
 from tandem.verifier.output_streams import OutputStreams
+from tandem.verifier.request_phases import RequestPhases
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -80,16 +84,25 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
         served = self._model()
         try:
             sequence = await self._sequence(request, served, context.time_remaining())
-            async with aclosing(self._streams.generate(served.engine, sequence)) as outputs:
-                is_first = True
-                async for output in outputs:
-                    if is_first and output.token_ids:
-                        yield _started(sequence, output)
-                        is_first = False
-                    if output.token_ids:
-                        yield _round(output)
-                    if output.end:
-                        yield _finished(output.end)
+            if sequence.finish_reason:
+                # Only the end itself was not told before.
+                yield _started(sequence)
+                yield _finished(SequenceEnd(sequence.finish_reason, sequence.stop_token_id, sequence.stats))
+                return
+            phases = RequestPhases(sequence, self._metrics)
+            outputs = self._streams.generate(served.engine, sequence)
+            with closing(phases):
+                async with aclosing(outputs):
+                    is_first = True
+                    async for output in outputs:
+                        phases.take(output)
+                        if is_first and output.token_ids:
+                            yield _started(sequence, output.prompt_logprobs)
+                            is_first = False
+                        if output.token_ids:
+                            yield _round(output)
+                        if output.end:
+                            yield _finished(output.end)
         except Exhausted as error:
             self._metrics.count(names.REQUESTS_REFUSED, reason=error.reason)
             raise
@@ -107,7 +120,7 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
         grammar = None
         if resolved.output_format:
             grammar = await served.grammars.compile(resolved.output_format, resolved.stopping.stop_token_ids)
-        return Sequence(
+        sequence = Sequence(
             sequence_id=next(self._sequence_ids),
             prompt_token_ids=resolved.prompt_token_ids,
             sampling=resolved.sampling,
@@ -117,15 +130,22 @@ class VerifierService(verifier_service_pb2_grpc.VerifierServiceServicer):
             deadline=deadline,
             cache_salt=resolved.cache_salt,
             grammar=grammar,
+            traceparent=traceparent(trace.get_current_span()),
         )
+        if resolved.output_token_ids:
+            # A grammar looks at each of them.
+            kept = await asyncio.to_thread(sequence.commit, list(resolved.output_token_ids))
+            if len(kept) < len(resolved.output_token_ids):
+                raise InvalidRequest("output_token_ids", f"the text ends before token {len(kept)} of them")
+        return sequence
 
 
-def _started(sequence: Sequence, output: SequenceOutput) -> verifier_service_pb2.GenerateResponse:
+def _started(sequence: Sequence, prompt_logprobs: Iterable[TokenLogprob] = ()) -> verifier_service_pb2.GenerateResponse:
     return verifier_service_pb2.GenerateResponse(
         started=verifier_service_pb2.SequenceStarted(
             seed=sequence.sampling.seed,
             num_cached_tokens=sequence.num_cached_tokens or 0,
-            prompt_logprobs=map(_logprobs, output.prompt_logprobs),
+            prompt_logprobs=map(_logprobs, prompt_logprobs),
         )
     )
 

@@ -63,6 +63,16 @@ def test_settings_reach_the_services_they_belong_to():
     assert settings_of(made, "gateway")["drain-seconds"] == settings_of(made, "verifier")["drain-seconds"] == "3.0"
 
 
+def test_without_a_gateway_the_verifier_is_what_listens():
+    made = plan("--no-gateway", "--health-listen=127.0.0.1:8702")
+    assert [service.name for service in made.services] == ["drafter", "verifier"]
+    verifier = settings_of(made, "verifier")
+    assert verifier["listen"] == made.gateway == made.verifier and not made.verifier.endswith(":0")
+    assert verifier["health-listen"] == "127.0.0.1:8702"
+    made = plan("--health-listen=127.0.0.1:8702")
+    assert "health-listen" not in settings_of(made, "verifier") and "health-listen" in settings_of(made, "gateway")
+
+
 def test_the_position_of_the_drafters_queries_reaches_whoever_drafts():
     made = plan("--draft-position=p-1")
     assert settings_of(made, "drafter")["draft-position"] == "p-1"

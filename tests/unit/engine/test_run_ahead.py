@@ -9,8 +9,6 @@ import time
 import pytest
 import torch
 
-from tandem.attention.metadata import QueryBatch
-from tandem.attention.reference import ReferenceBackend
 from tandem.core.sampling_params import OutputParams
 from tandem.core.sequence import FinishReason
 from tandem.engine.device_drafter import DeviceDrafter
@@ -18,27 +16,13 @@ from tandem.engine.draft_source import DrafterInfo, Drafts
 from tandem.engine.in_process_ahead import InProcessAhead
 from tandem.engine.run_ahead import RunAhead
 from tandem.engine.scheduler import Scheduler
+from tandem.engine.steady_runner import SteadyRunner
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tests.engines import new_sequence, running
+from tests.unit.attention.device_planned import DevicePlanned
 
 VOCABULARY = 64
 LIMITS = {"max_sequences": 4, "max_context": 128, "kv_tokens": 512, "prefix_cache": False}
-
-
-class DevicePlanned(ReferenceBackend):
-    """Plans rounds from tensors."""
-
-    def prepare_on_device(self, batch, groups, block_size):
-        starts, num_keys = batch.starts.tolist(), [max(1, count) for count in batch.num_keys.tolist()]
-        width = -(-max(max(starts) + batch.num_rows, *num_keys) // block_size)
-        tables = {}
-        for group in groups:
-            spare = batch.spare_blocks[group.name]
-            rows = batch.block_tables[group.name][batch.sequences].tolist()
-            rows = [[block if block >= 0 else spare for block in row] for row in rows]
-            tables[group.name] = [row + [spare] * (width - len(row)) for row in rows]
-        lengths = (batch.num_rows,) * len(starts)
-        return self.prepare(QueryBatch(lengths, tuple(starts), tuple(num_keys), tables), groups, block_size)
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +141,36 @@ def test_drafts_stand_as_far_as_a_request_allows(device_target, plain):
         assert under_test.generate(asked) == plain[0.0]
     most = [max(output.num_accepted_tokens for output in under_test.outputs[one.sequence_id]) for one in asked]
     assert most == allowed
+
+
+def test_few_drafts_go_through_a_round_with_room_for_more(device_target, plain):
+    """The judge lets all stand that there are: nothing that stands behind them is any."""
+    prompts = sequences(0)
+    texts = {one.sampling.seed: [*one.prompt_token_ids, *text] for one, text in zip(prompts, plain[0.0], strict=True)}
+
+    class Brief(Oracle):
+        info = DrafterInfo("brief", 3, "")
+
+    judge = lambda own, drafts, counts: counts  # noqa: E731
+    with running(device_target, lambda inputs: Brief(inputs, texts), judge=judge, **LIMITS) as under_test:
+        assert under_test.generate(sequences(7)) == plain[0.0]
+    accepted = [output.num_accepted_tokens for outputs in under_test.outputs.values() for output in outputs]
+    assert max(accepted) == 3
+
+
+def test_no_round_has_more_rows_than_a_step_may(device_target, pair, plain, monkeypatch):
+    launch, shapes = SteadyRunner.launch, set()
+
+    def recording(self, *args):
+        launched = launch(self, *args)
+        shapes.add((launched.shape.batch, launched.shape.num_drafts))
+        return launched
+
+    monkeypatch.setattr(SteadyRunner, "launch", recording)
+    limits = {**LIMITS, "max_step_tokens": 12}
+    with running(device_target, honest(pair, device_target), **limits) as under_test:
+        assert under_test.generate(sequences(7)) == plain[0.0]
+    assert {(1, 7), (2, 5)} <= shapes <= {(1, 0), (1, 7), (2, 0), (2, 5), (4, 0), (4, 2)}
 
 
 def test_a_round_that_needs_the_host_comes_between(device_target, pair, plain):

@@ -22,7 +22,7 @@ class PagedRunner:
     ) -> None:
         self.target = target
         self.kv = KvStorage(
-            target.kv_groups,
+            target.stored_groups,
             {g.name: num_blocks for g in target.kv_groups},
             BLOCK_SIZE,
             kv_dtype or target.embed_tokens.dtype,
@@ -89,5 +89,5 @@ class PagedRunner:
 
     def _poison(self, group: KvGroup, block_ids: list[int]) -> None:
         for layer_id in group.layer_ids:
-            blocks = self.kv[layer_id].view(-1, BLOCK_SIZE, *group.slot_shape)
+            blocks = self.kv[layer_id].view(-1, BLOCK_SIZE, *self.kv[layer_id].shape[1:])
             blocks[block_ids] = torch.nan

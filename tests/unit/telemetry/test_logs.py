@@ -1,4 +1,5 @@
 import io
+import json
 import logging
 import re
 
@@ -19,8 +20,8 @@ def log():
     root.handlers[:] = []  # those of pytest are not ours to close
     stream = io.StringIO()
 
-    def lines(level="info", **options):
-        configure("verifier", LogConfig(level), stream=stream, **options)
+    def lines(level="info", log_format="text", **options):
+        configure("verifier", LogConfig(level, log_format), stream=stream, **options)
         return lambda: stream.getvalue().splitlines()
 
     yield lines
@@ -77,3 +78,14 @@ def test_the_level_is_a_setting():
     assert load(LogConfig, {"TANDEM_LOG_LEVEL": "debug"}, {}).log_level == "debug"
     with pytest.raises(ConfigError, match="TANDEM_LOG_LEVEL must be one of"):
         load(LogConfig, {"TANDEM_LOG_LEVEL": "loud"}, {})
+
+
+def test_json_names_the_request_and_leaves_out_what_there_is_not(log):
+    lines = log(log_format="json", request_id=lambda: "r-1")
+    logger.warning("two\nlines")
+    (record,) = map(json.loads, lines())
+    assert record.pop("time").endswith("Z")
+    assert record == {
+        "level": "warning", "service": "verifier", "logger": "tandem.somewhere", "message": "two\nlines",
+        "request_id": "r-1",
+    }  # fmt: skip

@@ -14,7 +14,7 @@ def test_the_table_keeps_to_the_naming_rules():
         assert re.fullmatch(r"tandem_[a-z_]+", metric.name)
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
         assert metric.help.endswith(".") and metric.unit
-        assert all(re.fullmatch(r"[a-z]+", label) for label in metric.labels)
+        assert all(re.fullmatch(r"[a-z_]+", label) for label in metric.labels)
 
 
 def test_counts_by_label_and_over_all_labels():
@@ -72,3 +72,25 @@ def test_threads_lose_no_count():
     for thread in threads:
         thread.join()
     assert metrics.value(table.STEPS) == 16_000
+
+
+def test_a_service_counts_what_is_its_own_from_zero_on():
+    metrics = Metrics(table.DRAFTER)
+    assert {metric for metric, _, _ in metrics.snapshot()} == {table.DRAFTER_TOKENS}
+    with pytest.raises(AssertionError, match="none of drafter's"):
+        metrics.count(table.STEPS)
+    fallbacks = {
+        labels["reason"]: n for m, labels, n in Metrics(table.VERIFIER).snapshot() if m is table.SPEC_FALLBACKS
+    }
+    assert fallbacks == {"late": 0, "lost": 0, "stale": 0, "invalid": 0}
+
+
+def test_a_histogram_counts_by_bucket():
+    metrics = Metrics()
+    for seconds in (0.0001, 0.0002, 5.0):
+        metrics.observe(table.VERIFY_SECONDS, seconds)
+    ((metric, labels, seen),) = metrics.distributions()
+    assert (metric, labels, seen.total) == (table.VERIFY_SECONDS, {}, 5.0003)
+    assert seen.counts[:2] == [1, 1] and seen.counts[-1] == 1 and len(seen.counts) == len(metric.bounds) + 1
+    with pytest.raises(AssertionError):
+        metrics.observe(table.STEPS, 1)

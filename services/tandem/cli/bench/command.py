@@ -27,6 +27,7 @@ from tandem.cli.bench.results import Results
 from tandem.cli.bench.section import Section
 from tandem.cli.bench.structured_output import measure_structured_output
 from tandem.cli.bench.table import render
+from tandem.cli.bench.telemetry import measure_telemetry
 from tandem.cli.bench.throughput import count_equal_texts
 from tandem.core.errors import ConfigError, TandemError
 
@@ -41,6 +42,7 @@ FEATURES: dict[str, Measure] = {
     "centroids": measure_centroids,
     "structured-output": measure_structured_output,
     "fp8": measure_fp8,
+    "telemetry": measure_telemetry,
 }
 
 

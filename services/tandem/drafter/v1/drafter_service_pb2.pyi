@@ -321,6 +321,7 @@ class DraftRequest(_message.Message):
     SLOTS_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    TRACES_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
     """The attachment it belongs to."""
     round: _builtins.int
@@ -337,6 +338,12 @@ class DraftRequest(_message.Message):
         round; its slot is drafted for when all are there, and a round may have no slots until then.
         """
 
+    @_builtins.property
+    def traces(self) -> _containers.RepeatedCompositeFieldContainer[Global___SlotTrace]:
+        """Slots that another sequence has taken since the request before, with its trace. A drafter that keeps no traces ignores
+        them.
+        """
+
     def __init__(
         self,
         *,
@@ -345,14 +352,41 @@ class DraftRequest(_message.Message):
         slots: _abc.Iterable[_builtins.int] | None = ...,
         num_tokens: _builtins.int = ...,
         tokens: _abc.Iterable[Global___SlotTokens] | None = ...,
+        traces: _abc.Iterable[Global___SlotTrace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "num_tokens", b"num_tokens", "round", b"round", "slots", b"slots", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "num_tokens", b"num_tokens", "round", b"round", "slots", b"slots", "tokens", b"tokens", "traces", b"traces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DraftRequest: _TypeAlias = DraftRequest  # noqa: Y015
+
+@_typing.final
+class SlotTrace(_message.Message):
+    """SlotTrace says which trace the rounds of a slot belong to from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SLOT_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    slot: _builtins.int
+    """The slot."""
+    traceparent: _builtins.str
+    """Parent of the drafter's spans, as W3C's traceparent header writes it; empty: nobody records the sequence."""
+    def __init__(
+        self,
+        *,
+        slot: _builtins.int = ...,
+        traceparent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slot", b"slot", "traceparent", b"traceparent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlotTrace: _TypeAlias = SlotTrace  # noqa: Y015
 
 @_typing.final
 class SlotTokens(_message.Message):

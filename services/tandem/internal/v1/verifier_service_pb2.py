@@ -26,7 +26,7 @@ from tandem.v1 import model_service_pb2 as tandem_dot_v1_dot_model__service__pb2
 from tandem.v1 import types_pb2 as tandem_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tandem/internal/v1/verifier_service.proto\x12\x12tandem.internal.v1\x1a\x1dtandem/v1/model_service.proto\x1a\x15tandem/v1/types.proto\"\x9e\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\x05\x12,\n\x08sampling\x18\x03 \x01(\x0b\x32\x1a.tandem.v1.SamplingOptions\x12\x17\n\nmax_tokens\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nmin_tokens\x18\x05 \x01(\x05\x12\x16\n\x0estop_token_ids\x18\x06 \x03(\x05\x12\x12\n\nignore_eos\x18\x07 \x01(\x08\x12\x19\n\x0ctop_logprobs\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\x0fprompt_logprobs\x18\t \x01(\x08\x12#\n\x16num_speculative_tokens\x18\n \x01(\x05H\x02\x88\x01\x01\x12\x12\n\ncache_salt\x18\x0b \x01(\t\x12.\n\routput_format\x18\x0c \x01(\x0b\x32\x17.tandem.v1.OutputFormatB\r\n\x0b_max_tokensB\x0f\n\r_top_logprobsB\x19\n\x17_num_speculative_tokens\"\xb9\x01\n\x10GenerateResponse\x12\x36\n\x07started\x18\x01 \x01(\x0b\x32#.tandem.internal.v1.SequenceStartedH\x00\x12*\n\x05round\x18\x02 \x01(\x0b\x32\x19.tandem.internal.v1.RoundH\x00\x12\x38\n\x08\x66inished\x18\x03 \x01(\x0b\x32$.tandem.internal.v1.SequenceFinishedH\x00\x42\x07\n\x05\x65vent\"v\n\x0fSequenceStarted\x12\x0c\n\x04seed\x18\x01 \x01(\x03\x12\x19\n\x11num_cached_tokens\x18\x02 \x01(\x05\x12:\n\x0fprompt_logprobs\x18\x03 \x03(\x0b\x32!.tandem.internal.v1.TokenLogprobs\"\x9f\x01\n\x05Round\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x1a\n\x12num_drafted_tokens\x18\x02 \x01(\x05\x12\x33\n\x08logprobs\x18\x03 \x03(\x0b\x32!.tandem.internal.v1.TokenLogprobs\x12\x1d\n\x10num_draft_tokens\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x13\n\x11_num_draft_tokens\"M\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12+\n\x0ctop_logprobs\x18\x02 \x03(\x0b\x32\x15.tandem.v1.TopLogprob\"\xa0\x01\n\x10SequenceFinished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.tandem.v1.FinishReason\x12\x1a\n\rstop_token_id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x35\n\x0bspeculation\x18\x03 \x01(\x0b\x32 .tandem.v1.SpeculationStatisticsB\x10\n\x0e_stop_token_id\"\x16\n\x14\x44\x65scribeModelRequest\"8\n\x15\x44\x65scribeModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.tandem.v1.Model2\xd0\x01\n\x0fVerifierService\x12W\n\x08Generate\x12#.tandem.internal.v1.GenerateRequest\x1a$.tandem.internal.v1.GenerateResponse0\x01\x12\x64\n\rDescribeModel\x12(.tandem.internal.v1.DescribeModelRequest\x1a).tandem.internal.v1.DescribeModelResponseBD\n\x16\x64\x65v.tandem.internal.v1P\x01Z(tandem.dev/tandem/internal/v1;internalv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tandem/internal/v1/verifier_service.proto\x12\x12tandem.internal.v1\x1a\x1dtandem/v1/model_service.proto\x1a\x15tandem/v1/types.proto\"\xb8\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x18\n\x10prompt_token_ids\x18\x02 \x03(\x05\x12,\n\x08sampling\x18\x03 \x01(\x0b\x32\x1a.tandem.v1.SamplingOptions\x12\x17\n\nmax_tokens\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nmin_tokens\x18\x05 \x01(\x05\x12\x16\n\x0estop_token_ids\x18\x06 \x03(\x05\x12\x12\n\nignore_eos\x18\x07 \x01(\x08\x12\x19\n\x0ctop_logprobs\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\x0fprompt_logprobs\x18\t \x01(\x08\x12#\n\x16num_speculative_tokens\x18\n \x01(\x05H\x02\x88\x01\x01\x12\x12\n\ncache_salt\x18\x0b \x01(\t\x12.\n\routput_format\x18\x0c \x01(\x0b\x32\x17.tandem.v1.OutputFormat\x12\x18\n\x10output_token_ids\x18\r \x03(\x05\x42\r\n\x0b_max_tokensB\x0f\n\r_top_logprobsB\x19\n\x17_num_speculative_tokens\"\xb9\x01\n\x10GenerateResponse\x12\x36\n\x07started\x18\x01 \x01(\x0b\x32#.tandem.internal.v1.SequenceStartedH\x00\x12*\n\x05round\x18\x02 \x01(\x0b\x32\x19.tandem.internal.v1.RoundH\x00\x12\x38\n\x08\x66inished\x18\x03 \x01(\x0b\x32$.tandem.internal.v1.SequenceFinishedH\x00\x42\x07\n\x05\x65vent\"v\n\x0fSequenceStarted\x12\x0c\n\x04seed\x18\x01 \x01(\x03\x12\x19\n\x11num_cached_tokens\x18\x02 \x01(\x05\x12:\n\x0fprompt_logprobs\x18\x03 \x03(\x0b\x32!.tandem.internal.v1.TokenLogprobs\"\x9f\x01\n\x05Round\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\x12\x1a\n\x12num_drafted_tokens\x18\x02 \x01(\x05\x12\x33\n\x08logprobs\x18\x03 \x03(\x0b\x32!.tandem.internal.v1.TokenLogprobs\x12\x1d\n\x10num_draft_tokens\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x13\n\x11_num_draft_tokens\"M\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12+\n\x0ctop_logprobs\x18\x02 \x03(\x0b\x32\x15.tandem.v1.TopLogprob\"\xa0\x01\n\x10SequenceFinished\x12\'\n\x06reason\x18\x01 \x01(\x0e\x32\x17.tandem.v1.FinishReason\x12\x1a\n\rstop_token_id\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x35\n\x0bspeculation\x18\x03 \x01(\x0b\x32 .tandem.v1.SpeculationStatisticsB\x10\n\x0e_stop_token_id\"\x16\n\x14\x44\x65scribeModelRequest\"8\n\x15\x44\x65scribeModelResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.tandem.v1.Model2\xd0\x01\n\x0fVerifierService\x12W\n\x08Generate\x12#.tandem.internal.v1.GenerateRequest\x1a$.tandem.internal.v1.GenerateResponse0\x01\x12\x64\n\rDescribeModel\x12(.tandem.internal.v1.DescribeModelRequest\x1a).tandem.internal.v1.DescribeModelResponseBD\n\x16\x64\x65v.tandem.internal.v1P\x01Z(tandem.dev/tandem/internal/v1;internalv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,21 +35,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\026dev.tandem.internal.v1P\001Z(tandem.dev/tandem/internal/v1;internalv1'
   _globals['_GENERATEREQUEST']._serialized_start=120
-  _globals['_GENERATEREQUEST']._serialized_end=534
-  _globals['_GENERATERESPONSE']._serialized_start=537
-  _globals['_GENERATERESPONSE']._serialized_end=722
-  _globals['_SEQUENCESTARTED']._serialized_start=724
-  _globals['_SEQUENCESTARTED']._serialized_end=842
-  _globals['_ROUND']._serialized_start=845
-  _globals['_ROUND']._serialized_end=1004
-  _globals['_TOKENLOGPROBS']._serialized_start=1006
-  _globals['_TOKENLOGPROBS']._serialized_end=1083
-  _globals['_SEQUENCEFINISHED']._serialized_start=1086
-  _globals['_SEQUENCEFINISHED']._serialized_end=1246
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=1248
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=1270
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=1272
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1328
-  _globals['_VERIFIERSERVICE']._serialized_start=1331
-  _globals['_VERIFIERSERVICE']._serialized_end=1539
+  _globals['_GENERATEREQUEST']._serialized_end=560
+  _globals['_GENERATERESPONSE']._serialized_start=563
+  _globals['_GENERATERESPONSE']._serialized_end=748
+  _globals['_SEQUENCESTARTED']._serialized_start=750
+  _globals['_SEQUENCESTARTED']._serialized_end=868
+  _globals['_ROUND']._serialized_start=871
+  _globals['_ROUND']._serialized_end=1030
+  _globals['_TOKENLOGPROBS']._serialized_start=1032
+  _globals['_TOKENLOGPROBS']._serialized_end=1109
+  _globals['_SEQUENCEFINISHED']._serialized_start=1112
+  _globals['_SEQUENCEFINISHED']._serialized_end=1272
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=1274
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=1296
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=1298
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1354
+  _globals['_VERIFIERSERVICE']._serialized_start=1357
+  _globals['_VERIFIERSERVICE']._serialized_end=1565
 # @@protoc_insertion_point(module_scope)

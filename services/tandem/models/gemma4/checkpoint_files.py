@@ -4,7 +4,7 @@ Files are mapped, not read into memory, and one at a time. A tensor comes in pie
 a piece on its way to the device, a cast for one, is never as large as the weights.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -58,8 +58,14 @@ class CheckpointFiles:
         """A tensor's shape, from the file's header."""
         return self._entries[name].shape
 
-    def read(self, names: Iterable[str]) -> Iterator[tuple[str, int, torch.Tensor]]:
+    def read(
+        self, names: Iterable[str], rows: Mapping[str, range] | None = None
+    ) -> Iterator[tuple[str, int, torch.Tensor]]:
         """The tensors of these names, file after file, in the dtype of the file.
+
+        Args:
+            names: which.
+            rows: of tensors that it names, the rows to read; of the others all are read.
 
         Yields:
             A tensor's name; the first row of a piece; the piece, [rows, ...] on the CPU. It is a view of the file, to
@@ -71,7 +77,8 @@ class CheckpointFiles:
         for file_name, file_names in by_file.items():
             with self._open(file_name) as file:
                 for name in file_names:
-                    for start, stop in _pieces(self._entries[name].shape):
+                    shape = self._entries[name].shape
+                    for start, stop in _pieces(shape, (rows or {}).get(name, range(shape[0]))):
                         yield name, start, file.get_slice(name)[start:stop]
 
     def _open(self, name: str) -> Any:
@@ -91,8 +98,8 @@ class CheckpointFiles:
                 raise CheckpointError(f"{self._path / INDEX_FILE}: {name} is in {found}, not in {says}")
 
 
-def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """First row and end of each piece of a tensor."""
+def _pieces(shape: tuple[int, ...], rows: range) -> Iterator[tuple[int, int]]:
+    """First row and end of each piece of a tensor's rows."""
     num_rows = max(1, PIECE_BYTES // (_WIDEST_ITEM_BYTES * max(1, prod(shape[1:]))))
-    for start in range(0, shape[0], num_rows):
-        yield start, min(start + num_rows, shape[0])
+    for start in range(rows.start, rows.stop, num_rows):
+        yield start, min(start + num_rows, rows.stop)

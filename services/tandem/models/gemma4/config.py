@@ -28,7 +28,7 @@ _TEXT_DEFAULTS: dict[str, dict[str, Any]] = {  # where model types differ
     },
 }
 _MULTIMODAL_TYPES = ("gemma4", "gemma4_unified")
-_GROUPED_ALIGNMENT = 8  # entries: 16 bytes in bfloat16
+GROUPED_ALIGNMENT = 8  # entries: 16 bytes in bfloat16
 _DEFAULT_PATTERN = 6  # without layer_types, every sixth layer is a full one
 
 
@@ -206,8 +206,8 @@ def _experts_config(fields: Fields) -> ExpertsConfig | None:
     if top_k > num_experts:
         raise fields.error("top_k_experts", f"must be at most num_experts = {num_experts}")
     for name in ("hidden_size", "moe_intermediate_size"):
-        if fields.integer(name) % _GROUPED_ALIGNMENT:
-            raise fields.error(name, f"must be a multiple of {_GROUPED_ALIGNMENT}: grouped products need aligned rows")
+        if fields.integer(name) % GROUPED_ALIGNMENT:
+            raise fields.error(name, f"must be a multiple of {GROUPED_ALIGNMENT}: grouped products need aligned rows")
     return ExpertsConfig(num_experts, top_k, fields.integer("moe_intermediate_size"))
 
 

@@ -29,15 +29,19 @@ class ScaledRows(Destination):
     scales: torch.Tensor  # [..., out_features] float32
 
     def write(self, rows: torch.Tensor, start: int = 0) -> None:  # [rows, ...] of the tensor
-        """Rounds the tensor's rows from `start` on: outputs come whole, so each finds its scale by itself."""
+        """Rounds the tensor's rows from `start` on: outputs come whole, so each finds its scale by itself.
+
+        That scale is an output's in all its parts: what is rounded does not depend on who keeps which.
+        """
         assert tuple(rows.shape[1:]) == self.shape[1:]
-        stop = start + rows.shape[0]
+        first = start - self.rows.start
+        stop = first + rows.shape[0]
         rows = rows.to(self.scales.device, torch.float32)
         scales = rows.abs().amax(-1).div_(LARGEST)
         scales.masked_fill_(scales == 0.0, 1.0)
-        self.scales[start:stop] = scales
+        self.scales[first:stop] = self._wanted(scales)
         (view,) = self.views
-        view[start:stop].copy_((rows / scales.unsqueeze(-1)).to(FP8))
+        view[first:stop].copy_(self._wanted((rows / scales.unsqueeze(-1)).to(FP8)))
 
 
 class Fp8Linear(Linear):

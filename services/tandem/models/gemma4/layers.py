@@ -26,6 +26,8 @@ from tandem.models.gemma4.moe import MixtureOfExperts
 from tandem.models.gemma4.norm import RmsNorm
 from tandem.models.gemma4.parameters import Destination, Destinations
 from tandem.models.gemma4.per_layer_inputs import PerLayerGate
+from tandem.models.gemma4.shares import head_share
+from tandem.models.ranks import ALONE, Ranks
 
 __all__ = ["DecoderLayer", "LayerInputs", "RmsNorm"]
 
@@ -54,24 +56,43 @@ class DecoderLayer:
         dtype: torch.dtype,
         device: torch.device,
         linear: type[Linear] = Linear,
+        ranks: Ranks = ALONE,
+        stores_all_heads: bool = False,
     ) -> None:
-        """Allocates; `destinations` says what to fill. `linear` makes attention's and feed-forward's products."""
+        """Allocates; `destinations` says what to fill.
+
+        Args:
+            config: the network's.
+            layer_id: which layer.
+            owns_kv: whether it has keys and values of its own.
+            dtype: of weights and activations.
+            device: where they live.
+            linear: makes attention's and feed-forward's products.
+            ranks: who computes the layer; this rank has its share of heads and columns.
+            stores_all_heads: a layer that owns KV writes that of the other ranks' heads too.
+        """
         attention = config.attention[config.layer_types[layer_id]]
+        share = head_share(config.num_attention_heads, attention.num_kv_heads, ranks)
+        stored = range(attention.num_kv_heads) if stores_all_heads else share.kv
+        assert stored.start == share.kv.start, "queries read the first of the heads that are stored"
         hidden_size, head_dim = config.hidden_size, attention.head_dim
         self._prefix = f"{config.tensor_prefix}layers.{layer_id}."
         self._owns_kv, self._is_k_eq_v = owns_kv, attention.is_k_eq_v
         self._head_dim, self._half = head_dim, head_dim // 2
-        self._num_heads = config.num_attention_heads
-        self._num_kv_heads = attention.num_kv_heads
+        self._ranks, self._share, self._stored = ranks, share, stored
+        self._all_heads = {"q": config.num_attention_heads, "k": attention.num_kv_heads, "v": attention.num_kv_heads}
+        self._num_heads, self._num_kv_heads = len(share.queries), len(stored)
         self._num_rotated = self._num_heads + (self._num_kv_heads if owns_kv else 0)
         num_all = self._num_rotated + (self._num_kv_heads if owns_kv else 0)
         num_projected = self._num_rotated if self._is_k_eq_v else num_all
+        self._columns = ranks.share(config.intermediate_size_of(layer_id))
         self._intermediate_size = config.intermediate_size_of(layer_id)
+        num_columns = len(self._columns)
 
         self._qkv = linear(hidden_size, num_projected * head_dim, dtype, device)
         self._o = linear(self._num_heads * head_dim, hidden_size, dtype, device)
-        self._gate_up = linear(hidden_size, 2 * self._intermediate_size, dtype, device)
-        self._down = linear(self._intermediate_size, hidden_size, dtype, device)
+        self._gate_up = linear(hidden_size, 2 * num_columns, dtype, device)
+        self._down = linear(num_columns, hidden_size, dtype, device)
         self._head_norm = RmsNorm((num_all, head_dim), config.rms_norm_eps, dtype, device)
         self._norms = {
             name: RmsNorm((hidden_size,), config.rms_norm_eps, dtype, device)
@@ -80,11 +101,16 @@ class DecoderLayer:
         self._input_norm, self._post_attention_norm, self._pre_feedforward_norm, self._post_feedforward_norm = (
             self._norms.values()
         )
-        self._experts = MixtureOfExperts(config, self._prefix, dtype, device, linear) if config.experts else None
+        self._experts = MixtureOfExperts(config, self._prefix, dtype, device, linear, ranks) if config.experts else None
         self._per_layer_gate = PerLayerGate(config, self._prefix, dtype, device) if config.per_layer_inputs else None
         self._layer_scalar = torch.ones(1, dtype=dtype, device=device)
         self._activate = _activation_for(device)
         self._arrange = self._arrange_by_kernel if device.type == "cuda" else self._arrange_plainly
+
+    @property
+    def num_stored_heads(self) -> int:
+        """KV heads that this rank stores, of a layer that owns KV."""
+        return len(self._stored)
 
     def destinations(self) -> Destinations:
         """Every tensor of the layer. Values are normed without a weight, so their rows of the head norm stay."""
@@ -94,14 +120,19 @@ class DecoderLayer:
             if not self._is_k_eq_v:
                 heads["v"] = (self._num_rotated, self._num_rotated + self._num_kv_heads)
         for name, (start, stop) in heads.items():
-            yield f"{self._prefix}self_attn.{name}_proj.weight", self._qkv.destination(start * size, stop * size)
+            part = self._share.queries if name == "q" else self._stored
+            projection = self._qkv.destination(start * size, stop * size)
+            yield f"{self._prefix}self_attn.{name}_proj.weight", self._of_heads(projection, 0, name, part)
             if name != "v":
                 yield f"{self._prefix}self_attn.{name}_norm.weight", self._head_norm.destination(start, stop)
-        yield f"{self._prefix}self_attn.o_proj.weight", self._o.destination()
-        gate = self._intermediate_size
-        yield f"{self._prefix}mlp.gate_proj.weight", self._gate_up.destination(0, gate)
-        yield f"{self._prefix}mlp.up_proj.weight", self._gate_up.destination(gate, 2 * gate)
-        yield f"{self._prefix}mlp.down_proj.weight", self._down.destination()
+        yield (
+            f"{self._prefix}self_attn.o_proj.weight",
+            self._of_heads(self._o.destination(), 1, "q", self._share.queries),
+        )
+        width, columns, gate = self._intermediate_size, self._columns, len(self._columns)
+        yield f"{self._prefix}mlp.gate_proj.weight", self._gate_up.destination(0, gate).of_part(0, width, columns)
+        yield f"{self._prefix}mlp.up_proj.weight", self._gate_up.destination(gate, 2 * gate).of_part(0, width, columns)
+        yield f"{self._prefix}mlp.down_proj.weight", self._down.destination().of_part(1, width, columns)
         for name, norm in self._norms.items():
             yield f"{self._prefix}{name}_layernorm.weight", norm.destination()
         if self._experts:
@@ -109,6 +140,11 @@ class DecoderLayer:
         if self._per_layer_gate:
             yield from self._per_layer_gate.destinations()
         yield f"{self._prefix}layer_scalar", Destination((1,), (self._layer_scalar,))
+
+    def _of_heads(self, destination: Destination, dim: int, name: str, heads: range) -> Destination:
+        """The memory of some heads, in a tensor that has all of them in dimension `dim`."""
+        size = self._head_dim
+        return destination.of_part(dim, self._all_heads[name] * size, range(heads.start * size, heads.stop * size))
 
     def kv_scales(self, dtype: torch.dtype) -> KvScales:
         """What this layer's keys and values are divided by to be stored as `dtype`; its weights must have been filled.
@@ -131,10 +167,10 @@ class DecoderLayer:
     ) -> torch.Tensor:  # [T, hidden_size]
         """One layer over the rows of a step."""
         attended = self._attend(self._input_norm(hidden), inputs, kv, backend, kv_scales)
-        hidden, normed = self._post_attention_norm.add_then(hidden, self._o(attended), self._pre_feedforward_norm)
+        attended = self._ranks.sum(self._o(attended))
+        hidden, normed = self._post_attention_norm.add_then(hidden, attended, self._pre_feedforward_norm)
         feedforward = self._down(self._activate(self._gate_up(normed)))
-        if self._experts:
-            feedforward = self._experts.add_to(feedforward, hidden)
+        feedforward = self._experts.add_to(feedforward, hidden) if self._experts else self._ranks.sum(feedforward)
         if self._per_layer_gate is None:
             return self._post_feedforward_norm.add_and_scale(hidden, feedforward, self._layer_scalar)
         hidden = self._post_feedforward_norm.add_to(hidden, feedforward)
@@ -153,6 +189,8 @@ class DecoderLayer:
         # The kernel stores numbers as they are; those of 8 bits are divided first.
         arrange = self._arrange if kv.dtype == hidden.dtype else self._arrange_plainly
         queries = arrange(product, inputs, kv, kv_scales)
+        if kv.shape[2] > len(self._share.kv):
+            kv = kv.narrow(2, 0, len(self._share.kv))
         return backend.attend(queries, kv, inputs.plan, kv_scales).view(hidden.shape[0], -1)
 
     def _arrange_plainly(

@@ -18,6 +18,7 @@ from tandem.models.gemma4.expert_matrices import ExpertMatrices
 from tandem.models.gemma4.linear import Linear
 from tandem.models.gemma4.norm import RmsNorm
 from tandem.models.gemma4.parameters import MIN_STABLE_ROWS, Destination, Destinations
+from tandem.models.ranks import ALONE, Ranks
 
 
 class MixtureOfExperts:
@@ -30,6 +31,7 @@ class MixtureOfExperts:
         dtype: torch.dtype,
         device: torch.device,
         linear: type[Linear] = Linear,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Allocates; `destinations` says what to fill.
 
@@ -39,9 +41,13 @@ class MixtureOfExperts:
             dtype: of rows, and of all weights but the experts'.
             device: where they live.
             linear: says in which format the experts' weights are kept. The router's are few, and near to one another.
+            ranks: who computes; each has some columns of every expert, so that all have as much to do.
         """
         assert config.experts is not None
-        num_experts, size = config.experts.num_experts, config.experts.intermediate_size
+        num_experts = config.experts.num_experts
+        self._ranks, self._width = ranks, config.experts.intermediate_size
+        self._columns = ranks.share(self._width)
+        size = len(self._columns)
         hidden_size = config.hidden_size
         self._prefix, self._top_k, self._router_scale = prefix, config.experts.top_k, hidden_size**-0.5
         self._router = Linear(hidden_size, num_experts, dtype, device)
@@ -63,16 +69,19 @@ class MixtureOfExperts:
             f"{self._prefix}router.per_expert_scale",
             Destination(tuple(self._expert_scale.shape), (self._expert_scale,)),
         )
-        yield f"{self._prefix}experts.gate_up_proj", self._gate_up.destination()
-        yield f"{self._prefix}experts.down_proj", self._down.destination()
+        width, columns = self._width, self._columns
+        up = range(width + columns.start, width + columns.stop)
+        yield f"{self._prefix}experts.gate_up_proj", self._gate_up.destination().of_part(1, 2 * width, columns, up)
+        yield f"{self._prefix}experts.down_proj", self._down.destination().of_part(2, width, columns)
         yield f"{self._prefix}post_feedforward_layernorm_1.weight", self._dense_norm.destination()
         yield f"{self._prefix}pre_feedforward_layernorm_2.weight", self._pre_norm.destination()
         yield f"{self._prefix}post_feedforward_layernorm_2.weight", self._post_norm.destination()
 
     def add_to(self, dense: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:  # [T, hidden_size] twice -> same
-        """The normed rows of the dense feed-forward plus those of the experts for `hidden`."""
+        """The normed rows of the dense feed-forward, of which each rank has its part, and those of the experts."""
         expert_ids, weights = self._route(hidden)
-        return self._post_norm.add_to(self._dense_norm(dense), self._mix(self._pre_norm(hidden), expert_ids, weights))
+        dense, mixed = self._ranks.sum_pair(dense, self._mix(self._pre_norm(hidden), expert_ids, weights))
+        return self._post_norm.add_to(self._dense_norm(dense), mixed)
 
     def _route(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # -> [T, k] int64, [T, k] float32
         scores = self._router(self._router_norm(hidden))

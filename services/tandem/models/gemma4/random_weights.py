@@ -30,7 +30,9 @@ class RandomTensors:
         self._wanted = wanted
         self._device = device
 
-    def read(self, names: Iterable[str]) -> Iterator[tuple[str, int, torch.Tensor]]:
+    def read(
+        self, names: Iterable[str], rows: Mapping[str, range] | None = None
+    ) -> Iterator[tuple[str, int, torch.Tensor]]:
         """Yields each tensor in pieces, as `Tensors` says. The same names in the same order get the same numbers."""
         generator = torch.Generator(self._device).manual_seed(SEED)
         for name in names:
@@ -40,10 +42,14 @@ class RandomTensors:
                 continue
             mean, width = _distribution(name, shape)
             num_rows = max(1, PIECE_NUMBERS // prod(shape[1:])) if len(shape) > 1 else shape[0]
+            kept = (rows or {}).get(name, range(shape[0]))
             for start in range(0, shape[0], num_rows):
                 piece_shape = (min(num_rows, shape[0] - start), *shape[1:])
                 piece = torch.empty(piece_shape, dtype=DRAWN_AS, device=self._device)
-                yield name, start, piece.normal_(mean, width, generator=generator)
+                piece.normal_(mean, width, generator=generator)
+                first, stop = max(start, kept.start), min(start + len(piece), kept.stop)
+                if first < stop:
+                    yield name, first, piece[first - start : stop - start]
 
 
 class RandomWeights:

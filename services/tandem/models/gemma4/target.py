@@ -1,5 +1,6 @@
 """The target network: tokens to hidden rows, hidden rows to logits."""
 
+from dataclasses import replace
 from itertools import repeat
 from typing import Protocol
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 
 from tandem.attention.backends import backend_for
 from tandem.attention.base import AttentionBackend, AttentionMetadata
+from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.scales import KvScales
 from tandem.models.gemma4.config import Gemma4TextConfig
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs
@@ -16,6 +18,7 @@ from tandem.models.gemma4.norm import RmsNorm
 from tandem.models.gemma4.parameters import Destination, Destinations
 from tandem.models.gemma4.per_layer_inputs import PerLayerInputs
 from tandem.models.gemma4.rotary import RotaryEmbedding
+from tandem.models.ranks import ALONE, Ranks
 
 
 class LayerKv(Protocol):
@@ -45,6 +48,7 @@ class Gemma4Target:
         embedding: torch.Tensor | None = None,  # [vocab_size, hidden_size]
         backend: AttentionBackend | None = None,
         linear: type[Linear] = Linear,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Allocates; `destinations` says what to fill.
 
@@ -55,6 +59,7 @@ class Gemma4Target:
             embedding: where the token table goes, such as shared memory; allocated when absent.
             backend: plans steps and computes attention; the device's when absent.
             linear: class of the layers' products; that of the head is always `Linear`.
+            ranks: who computes the network: this rank has its share of every layer, and the leader alone has the head.
         """
         device = torch.device(device)
         shape = (config.vocab_size, config.hidden_size)
@@ -66,16 +71,23 @@ class Gemma4Target:
         self.backend = backend or backend_for(config.num_attention_heads, device, dtype)
         self._embed_scale = torch.tensor(config.hidden_size**0.5).to(device, dtype)  # rounded as the weights are
         # On a CPU the head is a copy, laid out as `parameters` says; elsewhere it is the table itself.
-        self._is_head_copied = device.type == "cpu"
+        self._is_head_copied = device.type == "cpu" and ranks.is_leader
         self._head = (
             Linear(config.hidden_size, config.vocab_size, dtype, device)
             if self._is_head_copied
             else Linear.of(embedding.t())
         )
-        self.kv_groups = config.kv_groups  # that a `KvStorage` for this network has
+        self._ranks = ranks
+        # What steps are planned by: a KV head that several ranks hold counts for each, with the queries that read it.
+        self.kv_groups = tuple(
+            replace(group, num_kv_heads=max(group.num_kv_heads, ranks.size)) for group in config.kv_groups
+        )
         self._owners = config.kv_owners
+        shared_with_drafter = self.drafter_layers.values() if ranks.is_leader else ()
         self._layers = [
-            DecoderLayer(config, layer_id, owner == layer_id, dtype, device, linear)
+            DecoderLayer(
+                config, layer_id, owner == layer_id, dtype, device, linear, ranks, layer_id in shared_with_drafter
+            )
             for layer_id, owner in enumerate(self._owners)
         ]
         self._per_layer_inputs = PerLayerInputs(config, dtype, device) if config.per_layer_inputs else None
@@ -86,6 +98,15 @@ class Gemma4Target:
     def drafter_layers(self) -> dict[str, int]:
         """Layer type -> the layer whose KV the drafter reads: the last of the type that owns any."""
         return {group.name: group.layer_ids[-1] for group in self.kv_groups}
+
+    @property
+    def stored_groups(self) -> tuple[KvGroup, ...]:
+        """What a `KvStorage` for this network has: one group for each layer that owns KV, named as in `kv_groups`."""
+        return tuple(
+            replace(group, layer_ids=(layer_id,), num_kv_heads=self._layers[layer_id].num_stored_heads)
+            for group in self.kv_groups
+            for layer_id in group.layer_ids
+        )
 
     def kv_scales(self, dtype: torch.dtype) -> dict[int, KvScales]:
         """For each layer that owns KV, what it is divided by to be stored as `dtype`; weights must have been filled."""
@@ -109,7 +130,11 @@ class Gemma4Target:
         metadata: AttentionMetadata,
         kv: LayerKv,
     ) -> torch.Tensor:  # [T, hidden_size]
-        """The rows after the final norm. Writes the step's keys and values into `kv`."""
+        """The rows after the final norm. Writes the step's keys and values into `kv`.
+
+        Every rank is called with the same step; of the tokens, those that the leader has count.
+        """
+        token_ids = self._ranks.take(token_ids)
         if metadata.num_rows > metadata.num_tokens:
             token_ids = torch.cat((token_ids, token_ids[-1:].expand(metadata.num_rows - metadata.num_tokens)))
         hidden = F.embedding(token_ids, self.embed_tokens) * self._embed_scale
@@ -122,7 +147,7 @@ class Gemma4Target:
             self._layers, self.config.layer_types, self._owners, extra, strict=True
         ):
             hidden = layer(hidden, inputs[layer_type], kv[owner], self.backend, per_layer_input, kv.scales(owner))
-        return self._norm(hidden)[: metadata.num_tokens]
+        return self._ranks.end(self._norm(hidden)[: metadata.num_tokens])
 
     @torch.inference_mode()
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:  # [R, hidden_size] -> [R, vocab_size] float32

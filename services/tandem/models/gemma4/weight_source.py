@@ -13,8 +13,13 @@ from tandem.models.gemma4.parameters import Destination
 class Tensors(Protocol):
     """The tensors of one network, known to be those that it wants."""
 
-    def read(self, names: Iterable[str]) -> Iterator[tuple[str, int, torch.Tensor]]:
-        """Yields a tensor's name, the first row of a piece, and the piece [rows, ...]; a small tensor is one piece."""
+    def read(
+        self, names: Iterable[str], rows: Mapping[str, range] | None = None
+    ) -> Iterator[tuple[str, int, torch.Tensor]]:
+        """Yields a tensor's name, the first row of a piece, and the piece [rows, ...]; a small tensor is one piece.
+
+        Of tensors that `rows` names, those rows alone.
+        """
         ...
 
 

@@ -19,6 +19,7 @@ from tandem.models.gemma4.parameters import Destination
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weight_source import Tensors, WeightSource
 from tandem.models.progress import Progress
+from tandem.models.ranks import ALONE, Ranks
 from tandem.models.weight_files import revision
 
 logger = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ def load_target(
     progress: Progress | None = None,
     weights: WeightSource = CHECKPOINT,
     linear: type[Linear] = Linear,
+    ranks: Ranks = ALONE,
 ) -> Gemma4Target:
-    """Reads a target.
+    """Reads a target, or a rank's share of it.
 
     Args:
         path: the checkpoint folder.
@@ -63,6 +65,7 @@ def load_target(
         progress: told how many weights are read.
         weights: where they come from.
         linear: class of the layers' products, such as `Fp8Linear`.
+        ranks: who computes the network; they must be able to share it.
 
     Raises:
         CheckpointError: the folder does not hold exactly such a target.
@@ -70,9 +73,9 @@ def load_target(
     folder = Path(path)
     config = read_target_config(folder)
     # Checked on a network without memory first: no file can make us allocate what it does not hold.
-    wanted = dict(Gemma4Target(config, dtype, "meta", linear=linear).destinations())
+    wanted = dict(Gemma4Target(config, dtype, "meta", linear=linear, ranks=ranks).destinations())
     tensors = weights.open(folder, wanted, _unused_keys(config))
-    target = Gemma4Target(config, dtype, device, embedding, linear=linear)
+    target = Gemma4Target(config, dtype, device, embedding, linear=linear, ranks=ranks)
     _fill(tensors, dict(target.destinations()), progress)
     return target
 
@@ -154,8 +157,9 @@ def _check(folder: Path, files: CheckpointFiles, wanted: Mapping[str, Destinatio
 
 def _fill(tensors: Tensors, wanted: Mapping[str, Destination], progress: Progress | None) -> None:
     """Reads checked tensors to where they belong, a piece at a time."""
-    done, total = 0, sum(prod(destination.shape) for destination in wanted.values())
-    for name, start, piece in tensors.read(wanted):
+    rows = {name: destination.rows for name, destination in wanted.items()}
+    done, total = 0, sum(len(rows[name]) * prod(destination.shape[1:]) for name, destination in wanted.items())
+    for name, start, piece in tensors.read(wanted, rows):
         wanted[name].write(piece, start)
         done += piece.numel()
         if progress:

@@ -34,6 +34,7 @@ class PresetConfig:
     batches: str = option("1,8,32", help="streams at a time, in turn")
     prompt_tokens: str = option("512", help="lengths of prompts; all but the first at batch 1 only")
     device: str = option("cuda", help="device of both networks", choices=["cpu", "cuda"])
+    tensor_parallel: int = option(1, help="processes that the target is shared by, as for 'tandem verifier'")
     dtype: str = option("bfloat16", help="number format", choices=["float32", "bfloat16"])
     max_step_tokens: int = option(VerifierConfig.max_step_tokens, help="as for 'tandem verifier'")
     profile: bool = option(True, help="on CUDA, further texts show what a round is made of")
@@ -52,7 +53,7 @@ class PresetConfig:
         """Refuses what could not be measured."""
         _require(bool(self.preset), "--preset is required")
         _require(self.random_weights, "--preset needs --random-weights: a shape has no weights of its own")
-        for name in ("num_speculative_tokens", "runs", "max_step_tokens"):
+        for name in ("num_speculative_tokens", "runs", "max_step_tokens", "tensor_parallel"):
             _require(getattr(self, name) >= 1, f"--{name.replace('_', '-')} must be at least 1")
         _require(self.max_tokens >= 2, "--max-tokens must be at least 2: the first one is the prompt's")
         _require(self.temperature >= 0, "--temperature cannot be negative")

@@ -1,4 +1,5 @@
-"""What a round must read at least: every weight once, and the keys and values of its texts.
+"""What a round must read at least: every weight once, and the keys and values of its texts. Where several ranks share
+the target, what the leader reads, which has the head besides.
 
 Of experts only those count that rows chose: with random routing, `r` rows that choose `k` of `E` experts each touch
 E * (1 - (1 - k / E)^r) of a layer. Tables that rows are merely looked up in do not count, nor do rows written.
@@ -6,8 +7,6 @@ E * (1 - (1 - k / E)^r) of a layer. Tables that rows are merely looked up in do 
 
 import re
 from dataclasses import dataclass
-
-import torch
 
 from tandem.cli.bench.preset.config import FP8, PresetConfig
 from tandem.cli.bench.preset.kind import Kind, Way
@@ -18,7 +17,9 @@ from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.models.gemma4.drafter_config import Gemma4DrafterConfig, drafter_config
 from tandem.models.gemma4.fields import Fields
 from tandem.models.gemma4.parameters import Destinations
+from tandem.models.gemma4.shares import head_share
 from tandem.models.gemma4.target import Gemma4Target
+from tandem.models.ranks import ALONE, Ranks
 from tandem.verifier.config import NO_DRAFTER
 
 _EXPERTS = re.compile(r"\.experts\.")
@@ -55,7 +56,8 @@ class Floors:
         self._config, self._item_bytes = config, dtype.itemsize
         self._target_config = target_config(Fields("target", shape.target))
         self._drafter_config = drafter_config(Fields("drafter", shape.drafter))
-        self._target = _num_weights(Gemma4Target(self._target_config, dtype, "meta").destinations())
+        self._ranks = Ranks(size=config.tensor_parallel)
+        self._target = _num_weights(Gemma4Target(self._target_config, dtype, "meta", ranks=self._ranks).destinations())
         self._drafter = _num_weights(Gemma4MtpDrafter(self._drafter_config, None, dtype, "meta").destinations())
 
     def of(self, way: Way, kind: Kind) -> Floor:
@@ -66,7 +68,8 @@ class Floors:
             number * self._bytes_each(name, way) for name, number in self._target.items() if not _EXPERTS.search(name)
         )
         length = kind.prompt_tokens + kind.max_tokens // 2
-        kv = _kv_numbers(self._target_config, length) + k * _kv_numbers(self._drafter_config.text, length)
+        kv = _kv_numbers(self._target_config, length, self._ranks)
+        kv += k * _kv_numbers(self._drafter_config.text, length)
         return Floor(
             target_bytes=target + experts,
             experts_bytes=experts,
@@ -88,8 +91,7 @@ class Floors:
 
 def _num_weights(destinations: Destinations) -> dict[str, int]:
     """Numbers of each tensor that a step reads."""
-    shapes = {name: torch.Size(destination.shape) for name, destination in destinations}
-    return {name: shape.numel() for name, shape in shapes.items() if not _LOOKED_UP.search(name)}
+    return {name: one.num_wanted for name, one in destinations if not _LOOKED_UP.search(name)}
 
 
 def _draft_weights(weights: dict[str, int], config: Gemma4DrafterConfig) -> float:
@@ -98,11 +100,12 @@ def _draft_weights(weights: dict[str, int], config: Gemma4DrafterConfig) -> floa
     return sum(number * (share if _DRAFT_TABLE.search(name) else 1.0) for name, number in weights.items())
 
 
-def _kv_numbers(config: Gemma4TextConfig, length: int) -> int:
-    """Keys and values that the rows of one text read in all layers."""
+def _kv_numbers(config: Gemma4TextConfig, length: int, ranks: Ranks = ALONE) -> int:
+    """Keys and values that the rows of one text read in all layers, on this rank."""
     total = 0
     for layer_type in config.layer_types:
         attention = config.attention[layer_type]
         visible = length if attention.window is None else min(length, attention.window)
-        total += 2 * attention.num_kv_heads * attention.head_dim * visible
+        heads = head_share(config.num_attention_heads, attention.num_kv_heads, ranks).kv
+        total += 2 * len(heads) * attention.head_dim * visible
     return total

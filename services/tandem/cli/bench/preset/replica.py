@@ -75,6 +75,7 @@ async def open_replica(
         log_level="warning",
         threads=str(config.threads),
         device=config.device,
+        tensor_parallel=str(config.tensor_parallel),
         dtype=config.dtype,
         num_speculative_tokens="0" if is_plain else str(config.num_speculative_tokens),
         adaptive_k=str(way.adaptive_k),

@@ -19,6 +19,8 @@ from tandem.drafter.config import DrafterConfig
 from tandem.telemetry.logs import LogConfig
 from tandem.verifier.config import VerifierConfig
 
+RANK_MODULE = "tandem.cli.bench.preset.rank_process"
+
 
 @dataclass(frozen=True)
 class StandIns:
@@ -55,7 +57,7 @@ def _serve_verifier(config: VerifierConfig, stand_ins: StandIns, log_config: Log
     answer_probes(stand_ins.probe_file, config.device)
     weights = RandomWeights(stand_ins.weights_device)
     judge = ScheduledJudge(stand_ins.acceptance_length, config.device)
-    return run_service("verifier", log_config, run(config, weights, judge))
+    return run_service("verifier", log_config, run(config, weights, judge, RANK_MODULE))
 
 
 def _serve_drafter(config: DrafterConfig, stand_ins: StandIns, log_config: LogConfig) -> int:

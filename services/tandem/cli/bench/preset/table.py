@@ -30,7 +30,8 @@ def render(results: PresetResults) -> str:
 
 def _head(results: PresetResults) -> Iterator[str]:
     config, device = results.config, results.device
-    yield f"{device.name}, reads {device.read_bytes_per_second / 1e12:.2f} TB/s"
+    ranks = f"{config.tensor_parallel} ranks, " if config.tensor_parallel > 1 else ""
+    yield f"{ranks}{device.name}, reads {device.read_bytes_per_second / 1e12:.2f} TB/s"
     yield ", ".join(f"{name} {version}" for name, version in results.machine.versions.items())
     drafting = f"K = {config.num_speculative_tokens}, acceptance length {config.acceptance_length:g} by schedule"
     yield (
