@@ -333,7 +333,7 @@ async def test_a_name_stands_for_all_its_addresses_of_the_moment(open_client, mo
             await go_on.wait()
         yield finished()
 
-    settings = {"verifier": f"dns:verifiers:{port}", "verifier_refresh_seconds": 0.02}
+    settings = {"verifier": f"dns:verifiers:{port}", "verifier_refresh_seconds": 0.02, "trust_network": True}
     async with replicas(open_client, [f"{address}:{port}" for address in sorted(addresses)], **settings) as found:
         client, *verifiers = found
         both_play(script, *verifiers)
