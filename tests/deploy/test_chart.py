@@ -26,6 +26,7 @@ DECIDED = {
     },
     VerifierConfig: COMMON | TLS | {
         "target", "drafter", "draft-model", "lookup-drafter", "model-name", "device", "exchange-directory",
+        "tensor-parallel",  # a replica of the chart has one GPU
     },
     DrafterConfig: COMMON | {"target", "draft-model", "device"},
 }  # fmt: skip
