@@ -8,7 +8,8 @@ from tandem.drafter.drafter_service import DrafterService, Drafting
 from tandem.drafter.v1 import drafter_service_pb2, drafter_service_pb2_grpc
 from tandem.engine.draft_source import DrafterInfo
 from tandem.rpc.server import RpcServer, ServerLimits
-from tandem.telemetry.metrics import DRAFTER, Metrics
+from tandem.telemetry.metric import DRAFTER
+from tandem.telemetry.metrics import Metrics
 
 DRAFTER_SERVICE: str = drafter_service_pb2.DESCRIPTOR.services_by_name["DrafterService"].full_name
 MAX_MESSAGE_BYTES = 1 << 20

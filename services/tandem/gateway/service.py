@@ -26,7 +26,8 @@ from tandem.rpc.channel import open_channel
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.rpc.tls import client_credentials
-from tandem.telemetry.metrics import GATEWAY, Metrics
+from tandem.telemetry.metric import GATEWAY
+from tandem.telemetry.metrics import Metrics
 from tandem.telemetry.publishing import publish
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2, model_service_pb2_grpc
 

@@ -30,8 +30,8 @@ class LogConfig:
     log_format: str = option(TEXT, help="a line for people, or an object for machines", choices=(TEXT, JSON))
 
 
-class LineFormatter(logging.Formatter):
-    """Time in UTC, level, service, request id where there is one, message; a traceback stays on the line."""
+class _Formatter(logging.Formatter):
+    """What both formats know of a record."""
 
     def __init__(self, service: str, request_id: Callable[[], str]) -> None:
         """Formats the records of `service`; `request_id` gives that of the request at work, or `-`."""
@@ -39,40 +39,44 @@ class LineFormatter(logging.Formatter):
         self._service = service
         self._request_id = request_id
 
+    def _moment(self, record: logging.LogRecord) -> str:
+        """When it was made, in UTC."""
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
+
+    def _request(self) -> str:
+        """The id of the request at work; empty outside of any."""
+        request_id = self._request_id()
+        return "" if request_id == NO_REQUEST else request_id
+
+
+class LineFormatter(_Formatter):
+    """Time in UTC, level, service, request id where there is one, message; a traceback stays on the line."""
+
     def format(self, record: logging.LogRecord) -> str:
         """One record as one line, whatever its message holds."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        request_id = self._request_id()
-        request = "" if request_id == NO_REQUEST else f"[{request_id}] "
+        request_id = self._request()
+        request = f"[{request_id}] " if request_id else ""
         message = record.getMessage()
         if record.exc_info:
             message = f"{message}\n{self.formatException(record.exc_info)}"
         # A line break in somebody's text must not pass for another record.
         message = message.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")
-        return f"{moment}.{int(record.msecs):03d}Z {record.levelname:<7} {self._service:<8} {request}{message}"
+        return f"{self._moment(record)} {record.levelname:<7} {self._service:<8} {request}{message}"
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(_Formatter):
     """The same as an object a line, with the trace that the record was made in."""
-
-    def __init__(self, service: str, request_id: Callable[[], str]) -> None:
-        """As `LineFormatter`."""
-        super().__init__()
-        self._service = service
-        self._request_id = request_id
 
     def format(self, record: logging.LogRecord) -> str:
         """One record as one line; fields without a value are left out."""
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        request_id = self._request_id()
         trace_id, span_id = current_trace()
         fields = {
-            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "time": self._moment(record),
             "level": record.levelname.lower(),
             "service": self._service,
             "logger": record.name,
             "message": record.getMessage(),
-            "request_id": "" if request_id == NO_REQUEST else request_id,
+            "request_id": self._request(),
             "trace_id": trace_id,
             "span_id": span_id,
             "exception": self.formatException(record.exc_info) if record.exc_info else "",

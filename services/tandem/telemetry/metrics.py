@@ -10,80 +10,14 @@ Counters stand in the code, ratios in queries:
 """
 
 import bisect
-import enum
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-GATEWAY, VERIFIER, DRAFTER = "gateway", "verifier", "drafter"
-# Upper bounds in seconds: of what a request waits for, and of parts of a round.
-REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-ROUND_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
+from tandem.telemetry.metric import DRAFTER, GATEWAY, ROUND_SECONDS, VERIFIER, Kind, Metric, counter, gauge, seconds
 
-
-class Kind(enum.Enum):
-    """How a metric's number behaves."""
-
-    COUNTER = "counter"  # only rises
-    GAUGE = "gauge"  # the state now
-    HISTOGRAM = "histogram"  # how often it was how large
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One row of the table."""
-
-    name: str
-    kind: Kind
-    unit: str  # what one of it is
-    help: str
-    labels: tuple[str, ...] = ()
-    values: tuple[str, ...] = ()  # of the only label, where all are known: such series begin at 0
-    services: tuple[str, ...] = (VERIFIER,)  # that emit it
-    convention: str = ""  # its name among OpenTelemetry's semantic conventions
-    bounds: tuple[float, ...] = ()  # of a histogram's buckets, rising; one more is for what is larger
-
-    @property
-    def otlp_name(self) -> str:
-        """The convention's name, or the own one without the endings that Prometheus wants and a backend adds."""
-        return self.convention or self.name.removesuffix("_total")
-
-
-def _counter(
-    name: str,
-    unit: str,
-    help: str,
-    *labels: str,
-    values: tuple[str, ...] = (),
-    services: tuple[str, ...] = (VERIFIER,),
-) -> Metric:
-    return Metric(name, Kind.COUNTER, unit, help, labels, values, services)
-
-
-def _gauge(
-    name: str,
-    unit: str,
-    help: str,
-    *labels: str,
-    values: tuple[str, ...] = (),
-    services: tuple[str, ...] = (VERIFIER,),
-) -> Metric:
-    return Metric(name, Kind.GAUGE, unit, help, labels, values, services)
-
-
-def _seconds(
-    name: str,
-    help: str,
-    *labels: str,
-    bounds: tuple[float, ...] = REQUEST_SECONDS,
-    services: tuple[str, ...] = (VERIFIER,),
-    convention: str = "",
-) -> Metric:
-    return Metric(name, Kind.HISTOGRAM, "s", help, labels, (), services, convention, bounds)
-
-
-RPC_SECONDS = _seconds(
+RPC_SECONDS = seconds(
     "tandem_rpc_seconds",
     "Time that a server took for a call, by method and status code. Streams of requests are left out.",
     "rpc_method",
@@ -91,120 +25,120 @@ RPC_SECONDS = _seconds(
     services=(GATEWAY, VERIFIER, DRAFTER),
     convention="rpc.server.call.duration",
 )
-REQUEST_DURATION = _seconds(
+REQUEST_DURATION = seconds(
     "tandem_request_seconds",
     "From a request's arrival at the gateway to its last message.",
     services=(GATEWAY,),
     convention="gen_ai.server.request.duration",
 )
-TIME_TO_FIRST_TOKEN = _seconds(
+TIME_TO_FIRST_TOKEN = seconds(
     "tandem_time_to_first_token_seconds",
     "From a request's arrival at the gateway, before its prompt is encoded, to its first token.",
     services=(GATEWAY,),
     convention="gen_ai.server.time_to_first_token",
 )
-TIME_PER_OUTPUT_TOKEN = _seconds(
+TIME_PER_OUTPUT_TOKEN = seconds(
     "tandem_time_per_output_token_seconds",
     "Of a request: time from its first message with tokens to its last, over the tokens after the first message.",
     bounds=ROUND_SECONDS,
     services=(GATEWAY,),
     convention="gen_ai.server.time_per_output_token",
 )
-GATEWAY_STREAMS = _gauge(
+GATEWAY_STREAMS = gauge(
     "tandem_gateway_streams", "stream", "Requests that a gateway is answering now.", services=(GATEWAY,)
 )
 
-REQUESTS_FINISHED = _counter(
+REQUESTS_FINISHED = counter(
     "tandem_requests_finished_total",
     "request",
     "Requests that left the engine, by reason: stop, length, cancelled, deadline, fault.",
     "reason",
     values=("stop", "length", "cancelled", "deadline", "fault"),
 )
-REQUESTS_CANCELLED = _counter(
+REQUESTS_CANCELLED = counter(
     "tandem_requests_cancelled_total",
     "request",
     "Requests whose caller went away, by what they were at: queue, prefill, decode.",
     "stage",
     values=("queue", "prefill", "decode"),
 )
-REQUESTS_REFUSED = _counter(
+REQUESTS_REFUSED = counter(
     "tandem_requests_refused_total",
     "request",
     "Requests refused before they ran, by the error's reason.",
     "reason",
     values=("QUEUE_FULL", "KV_CACHE_FULL"),
 )
-QUEUED_REQUESTS = _gauge("tandem_queued_requests", "request", "Requests that wait for their turn.")
-QUEUE_SECONDS = _seconds("tandem_queue_seconds", "From a request's arrival at the verifier to its first step.")
-PREFILL_SECONDS = _seconds("tandem_prefill_seconds", "From a request's first step to its first token.")
-DECODE_SECONDS = _seconds("tandem_decode_seconds", "From a request's first token to its end.")
-RUNNING_SEQUENCES = _gauge("tandem_running_sequences", "sequence", "Sequences that have a slot now.")
+QUEUED_REQUESTS = gauge("tandem_queued_requests", "request", "Requests that wait for their turn.")
+QUEUE_SECONDS = seconds("tandem_queue_seconds", "From a request's arrival at the verifier to its first step.")
+PREFILL_SECONDS = seconds("tandem_prefill_seconds", "From a request's first step to its first token.")
+DECODE_SECONDS = seconds("tandem_decode_seconds", "From a request's first token to its end.")
+RUNNING_SEQUENCES = gauge("tandem_running_sequences", "sequence", "Sequences that have a slot now.")
 
-PROMPT_TOKENS = _counter("tandem_prompt_tokens_total", "token", "Prompt tokens of admitted requests.")
-CACHED_TOKENS = _counter("tandem_cached_tokens_total", "token", "Prompt tokens found in the prefix cache.")
-PREFIX_HITS = _counter("tandem_prefix_hits_total", "request", "Requests whose prompt was begun in the prefix cache.")
-OUTPUT_TOKENS = _counter("tandem_output_tokens_total", "token", "Tokens emitted.")
+PROMPT_TOKENS = counter("tandem_prompt_tokens_total", "token", "Prompt tokens of admitted requests.")
+CACHED_TOKENS = counter("tandem_cached_tokens_total", "token", "Prompt tokens found in the prefix cache.")
+PREFIX_HITS = counter("tandem_prefix_hits_total", "request", "Requests whose prompt was begun in the prefix cache.")
+OUTPUT_TOKENS = counter("tandem_output_tokens_total", "token", "Tokens emitted.")
 
-STEPS = _counter("tandem_steps_total", "step", "Forward passes of the target.")
-PREEMPTIONS = _counter(
+STEPS = counter("tandem_steps_total", "step", "Forward passes of the target.")
+PREEMPTIONS = counter(
     "tandem_preemptions_total", "sequence", "Sequences that gave up their KV blocks to be computed again later."
 )
-KV_BLOCKS = _gauge("tandem_kv_blocks", "block", "KV blocks that a group has.", "group")
-KV_FREE_BLOCKS = _gauge("tandem_kv_free_blocks", "block", "KV blocks of a group that could be taken now.", "group")
-KV_USE = _gauge(
+KV_BLOCKS = gauge("tandem_kv_blocks", "block", "KV blocks that a group has.", "group")
+KV_FREE_BLOCKS = gauge("tandem_kv_free_blocks", "block", "KV blocks of a group that could be taken now.", "group")
+KV_USE = gauge(
     "tandem_kv_use", "1", "Share of a group's KV blocks that sequences hold: 1 - free blocks / blocks.", "group"
 )
-KV_EVICTIONS = _counter(
+KV_EVICTIONS = counter(
     "tandem_kv_evictions_total", "block", "KV blocks whose cached content made room for another sequence's."
 )
 
-SPEC_ROUNDS = _counter(
+SPEC_ROUNDS = counter(
     "tandem_spec_rounds_total", "round", "Verify rounds, counted for each sequence in them, with drafts or without."
 )
-SPEC_DRAFT_TOKENS = _counter("tandem_spec_draft_tokens_total", "token", "Draft tokens that were judged.")
-SPEC_ACCEPTED_TOKENS = _counter(
+SPEC_DRAFT_TOKENS = counter("tandem_spec_draft_tokens_total", "token", "Draft tokens that were judged.")
+SPEC_ACCEPTED_TOKENS = counter(
     "tandem_spec_accepted_tokens_total",
     "token",
     "Draft tokens accepted, by their position in the draft, 0 first.",
     "position",
 )
-SPEC_FALLBACKS = _counter(
+SPEC_FALLBACKS = counter(
     "tandem_spec_fallbacks_total",
     "round",
     "Rounds without the drafts they asked for, by reason: late, lost, stale, invalid.",
     "reason",
     values=("late", "lost", "stale", "invalid"),
 )
-VERIFY_SECONDS = _seconds(
+VERIFY_SECONDS = seconds(
     "tandem_verify_seconds",
     "Forward pass of the target in a round where no prompt is computed; on a GPU, as the device took it.",
     bounds=ROUND_SECONDS,
 )
-DRAFT_SECONDS = _seconds(
+DRAFT_SECONDS = seconds(
     "tandem_draft_seconds", "Time that a drafter took for a round.", bounds=ROUND_SECONDS, services=(DRAFTER,)
 )
-DRAFTER_TOKENS = _counter(
+DRAFTER_TOKENS = counter(
     "tandem_drafter_tokens_total", "token", "Tokens that a drafter proposed, judged or not.", services=(DRAFTER,)
 )
-EXCHANGE_SECONDS = _seconds(
+EXCHANGE_SECONDS = seconds(
     "tandem_exchange_seconds",
     "From asking another process for a round's drafts to its answer, the drafter's own time included.",
     bounds=ROUND_SECONDS,
 )
-DRAFTER_ATTACHED = _gauge(
+DRAFTER_ATTACHED = gauge(
     "tandem_drafter_attached",
     "drafter",
     "1 while a drafter is attached, else 0, by what passes between: memory, cuda, tokens.",
     "carrier",
     values=("memory", "cuda", "tokens"),
 )
-DRAFTER_ATTACHMENTS = _counter("tandem_drafter_attachments_total", "attachment", "Times that a drafter was attached.")
+DRAFTER_ATTACHMENTS = counter("tandem_drafter_attachments_total", "attachment", "Times that a drafter was attached.")
 
-SERVING_VERIFIERS = _gauge(
+SERVING_VERIFIERS = gauge(
     "tandem_serving_verifiers", "verifier", "Verifiers that a gateway could send requests to.", services=(GATEWAY,)
 )
-RESUMED_STREAMS = _counter(
+RESUMED_STREAMS = counter(
     "tandem_resumed_streams_total",
     "stream",
     "Times that another verifier went on with a text, by the error that the one before left it with.",

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tandem.telemetry.metrics import Kind, Metric, Metrics
+from tandem.telemetry.metric import Kind, Metric
+from tandem.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData

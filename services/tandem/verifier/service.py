@@ -23,7 +23,8 @@ from tandem.rpc.channel import MAX_MESSAGE_BYTES
 from tandem.rpc.lifecycle import serve_until_stopped
 from tandem.rpc.server import RpcServer, ServerLimits
 from tandem.sampling.judge import Judge, judge
-from tandem.telemetry.metrics import VERIFIER, Metrics
+from tandem.telemetry.metric import VERIFIER
+from tandem.telemetry.metrics import Metrics
 from tandem.telemetry.publishing import publish
 from tandem.verifier import model as models
 from tandem.verifier.ahead_link import AheadLink

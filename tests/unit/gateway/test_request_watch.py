@@ -7,7 +7,8 @@ from tandem.core.errors import QueueFull
 from tandem.gateway import request_watch
 from tandem.gateway.request_watch import RequestWatch
 from tandem.telemetry import metrics as names
-from tandem.telemetry.metrics import GATEWAY, Metrics
+from tandem.telemetry.metric import GATEWAY
+from tandem.telemetry.metrics import Metrics
 from tandem.v1 import types_pb2
 
 SPEC = types_pb2.GenerationSpec(text="a secret", sampling={"temperature": 0.5}, stopping={"max_tokens": 7})

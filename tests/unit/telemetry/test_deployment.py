@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tandem.telemetry.metrics import METRICS, Kind
+from tandem.telemetry.metric import Kind
+from tandem.telemetry.metrics import METRICS
 
 ROOT = Path(__file__).parents[3]
 DASHBOARDS = sorted((ROOT / "deploy/grafana").glob("*.json"))

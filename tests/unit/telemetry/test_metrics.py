@@ -4,7 +4,8 @@ import threading
 import pytest
 
 from tandem.telemetry import metrics as table
-from tandem.telemetry.metrics import METRICS, Kind, Metrics
+from tandem.telemetry.metric import Kind
+from tandem.telemetry.metrics import METRICS, Metrics
 
 
 def test_the_table_keeps_to_the_naming_rules():

@@ -4,7 +4,8 @@ import pytest
 
 from tandem.core.errors import ConfigError
 from tandem.telemetry import metrics as table
-from tandem.telemetry.metrics import DRAFTER, Metrics
+from tandem.telemetry.metric import DRAFTER
+from tandem.telemetry.metrics import Metrics
 from tandem.telemetry.prometheus import render, scrape_port
 
 
