@@ -74,8 +74,6 @@ export class Transport {
       this.#metadata,
       deadline(options),
     );
-    // The loop throws the errors that count; one that comes after it ended would otherwise end the process.
-    call.on("error", () => {});
     const release = onAbort(options.signal, () => {
       call.cancel();
       call.destroy(cancelled()); // what was received and not yet read is dropped
