@@ -1,8 +1,8 @@
 """The clients there are. Each has a module beside this one that says how its cases are built and run:
 
-    BUILD: commands, run in order from the top of the checkout
-    CASES: the command to which a case's name is appended
-    UNIX: whether the language can use Unix sockets
+BUILD: commands, run in order from the top of the checkout
+CASES: the command to which a case's name is appended
+UNIX: whether the language can use Unix sockets
 """
 
 import importlib
@@ -48,9 +48,7 @@ class Client:
         """A case that ran to its end, well or not; `changes` are to the environment that a door asks for."""
         environment = own_environment() | door.environment | changes
         command = (*self._module.CASES, case)
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=CASE_SECONDS
-        )
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=CASE_SECONDS)
 
 
 def require_tools(language):
