@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
 TOOLS = {
     "python": (),
     "node": ("npm",),
-    "go": ("go", "protoc"),
-    "java": ("javac", "protoc"),
-    "cpp": ("g++", "protoc"),
+    "go": ("go", "protoc-gen-go-grpc"),
+    "java": ("javac", "grpc_java_plugin"),
+    "cpp": ("g++", "grpc_cpp_plugin"),
 }
 LANGUAGES = tuple(name for name in TOOLS if Path(__file__).with_name(f"{name}.py").exists())
 CASE_SECONDS = 30

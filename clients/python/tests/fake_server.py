@@ -1,0 +1,37 @@
+"""A server that plays a script."""
+
+import time
+
+from tandem_client._proto.tandem.v1 import generation_service_pb2 as pb
+from tandem_client._proto.tandem.v1 import generation_service_pb2_grpc, types_pb2
+
+
+class FakeServer(generation_service_pb2_grpc.GenerationServiceServicer):
+    """Answers each attempt with the next of `answers`, the last one for ever: a function of the call's context."""
+
+    def __init__(self):
+        self.answers = []
+        self.attempts = []  # when each came, and its metadata
+
+    def Generate(self, request, context):
+        return self._answer(context)
+
+    def StreamGenerate(self, request, context):
+        yield from self._answer(context)
+
+    def _answer(self, context):
+        self.attempts.append((time.monotonic(), dict(context.invocation_metadata())))
+        return self.answers[min(len(self.attempts), len(self.answers)) - 1](context)
+
+
+def started(request_id="id"):
+    return pb.StreamGenerateResponse(started=types_pb2.Started(request_id=request_id))
+
+
+def delta(text):
+    return pb.StreamGenerateResponse(delta=types_pb2.Delta(text=text, num_tokens=1))
+
+
+def answered(context):
+    """A whole text."""
+    return pb.GenerateResponse(output=types_pb2.Delta(text="done"))
