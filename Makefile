@@ -81,7 +81,7 @@ stubs: $(VENV)/.dev  ## Regenerate the gRPC stubs from protos/.
 .PHONY: check-stubs
 check-stubs: stubs  ## Fail when the committed stubs are not those of protos/.
 	test -z "$$(git status --porcelain -- services/tandem/v1 services/tandem/internal services/tandem/drafter/v1 \
-	    clients/python/tandem_client/_proto)"
+	    clients/python/src/tandem_client/_proto)"
 
 .PHONY: bench
 bench: $(VENV)/.dev  ## Measure the demo pair against plain decoding and against transformers.

@@ -85,6 +85,17 @@ async def test_another_task_may_cancel(server, dropped):
         assert await asyncio.to_thread(dropped.wait, 2)
 
 
+async def test_a_task_that_is_cancelled_with_its_stream_ends_as_tasks_do(server, dropped):
+    async with AsyncClient(server.address) as client, client.stream("hello") as stream:
+        await anext(stream), await anext(stream)
+        reading = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.05)
+        stream.cancel()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+
 async def test_a_task_that_is_cancelled_drops_its_call(server, dropped):
     async with AsyncClient(server.address) as client:
         stream = client.stream("hello")
