@@ -45,8 +45,9 @@ class Client:
         return json.loads(ended.stdout)
 
     def start(self, case, door, **changes):
-        """A case that ran to its end, well or not; `changes` are to the environment that a door asks for."""
+        """A case that ran to its end, well or not; `changes` are to the door's environment, None for nothing."""
         environment = own_environment() | door.environment | changes
+        environment = {name: text for name, text in environment.items() if text is not None}
         command = (*self._module.CASES, case)
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=CASE_SECONDS)
 

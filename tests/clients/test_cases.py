@@ -80,7 +80,7 @@ def test_key(client, replica, expected):
     assert result["text"] and expected.startswith(result["text"])
 
 
-@pytest.mark.parametrize("key", ["", f"{KEY}x"])
+@pytest.mark.parametrize("key", [None, f"{KEY}x"])
 def test_wrong_key(client, replica, key):
     result = client.run("key", replica.secure, TANDEM_API_KEY=key)
     assert result == {"code": "UNAUTHENTICATED", "reason": "INVALID_API_KEY"}

@@ -15,7 +15,7 @@ def main() -> int:
     try:
         with Client(
             os.environ.get("TANDEM_ADDRESS", "127.0.0.1:8700"),
-            api_key=os.environ.get("TANDEM_API_KEY"),
+            api_key=os.environ.get("TANDEM_API_KEY") or None,
             tls=Tls(ca_file) if ca_file else None,
         ) as client:
             for delta in client.stream(prompt, temperature=0, max_tokens=64):

@@ -117,7 +117,7 @@ async def _with_async_client(case: str) -> Result:
 def _settings() -> tuple[str, str | None, Tls | None]:
     ca_file = os.environ.get("TANDEM_CA_FILE")
     address = os.environ.get("TANDEM_ADDRESS", "127.0.0.1:8700")
-    return address, os.environ.get("TANDEM_API_KEY"), Tls(ca_file) if ca_file else None
+    return address, os.environ.get("TANDEM_API_KEY") or None, Tls(ca_file) if ca_file else None
 
 
 def _of_stream(stream: Stream | AsyncStream, deltas: Sequence[Delta]) -> Result:
