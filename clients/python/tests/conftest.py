@@ -8,7 +8,7 @@ import pytest
 
 from clients.python.tests.fake_server import FakeServer
 from tandem_client import AsyncClient, Client
-from tandem_client._proto.tandem.v1 import generation_service_pb2_grpc
+from tandem_client._proto.tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
 
 
 @pytest.fixture
@@ -17,6 +17,7 @@ def server():
     with ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server(fake, server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(fake, server)
         fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         yield fake
@@ -24,17 +25,17 @@ def server():
 
 
 @pytest.fixture(params=["threads", "asyncio"])
-def generate(request, server):
-    """Asks the server for a whole text, by either client."""
+def call(request, server):
+    """Makes a call of the server, by either client: a method's name and arguments, and settings of the client."""
 
-    async def generate_async(prompt, settings, options):
+    async def call_async(method, arguments, settings, options):
         async with AsyncClient(server.address, **settings) as client:
-            return await client.generate(prompt, **options)
+            return await getattr(client, method)(*arguments, **options)
 
-    def generate(prompt="hello", settings=None, **options):
+    def call(method, *arguments, settings=None, **options):
         if request.param == "asyncio":
-            return asyncio.run(generate_async(prompt, settings or {}, options))
+            return asyncio.run(call_async(method, arguments, settings or {}, options))
         with Client(server.address, **(settings or {})) as client:
-            return client.generate(prompt, **options)
+            return getattr(client, method)(*arguments, **options)
 
-    return generate
+    return call

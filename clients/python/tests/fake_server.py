@@ -3,23 +3,34 @@
 import time
 
 from tandem_client._proto.tandem.v1 import generation_service_pb2 as pb
-from tandem_client._proto.tandem.v1 import generation_service_pb2_grpc, types_pb2
+from tandem_client._proto.tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc, types_pb2
 
 
-class FakeServer(generation_service_pb2_grpc.GenerationServiceServicer):
+class FakeServer(generation_service_pb2_grpc.GenerationServiceServicer, model_service_pb2_grpc.ModelServiceServicer):
     """Answers each attempt with the next of `answers`, the last one for ever: a function of the call's context."""
 
     def __init__(self):
         self.answers = []
+        self.requests = []
         self.attempts = []  # when each came, and its metadata
 
     def Generate(self, request, context):
-        return self._answer(context)
+        return self._answer(request, context)
 
     def StreamGenerate(self, request, context):
-        yield from self._answer(context)
+        yield from self._answer(request, context)
 
-    def _answer(self, context):
+    def CountTokens(self, request, context):
+        return self._answer(request, context)
+
+    def ListModels(self, request, context):
+        return self._answer(request, context)
+
+    def GetModel(self, request, context):
+        return self._answer(request, context)
+
+    def _answer(self, request, context):
+        self.requests.append(request)
         self.attempts.append((time.monotonic(), dict(context.invocation_metadata())))
         return self.answers[min(len(self.attempts), len(self.answers)) - 1](context)
 

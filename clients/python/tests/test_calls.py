@@ -28,10 +28,10 @@ def dropped(server):
     return dropped
 
 
-def test_a_key_and_a_trace_travel_in_plain_text(server, generate):
+def test_a_key_and_a_trace_travel_in_plain_text(server, call):
     server.answers = [answered]
-    generate(settings={"api_key": "secret"}, traceparent=TRACEPARENT)
-    generate()
+    call("generate", "hello", settings={"api_key": "secret"}, traceparent=TRACEPARENT)
+    call("generate", "hello")
     (_, first), (_, second) = server.attempts
     assert first["authorization"] == "Bearer secret" and first["traceparent"] == TRACEPARENT
     assert "authorization" not in second and "traceparent" not in second

@@ -101,6 +101,23 @@ def test_options_that_cannot_be_sent(options, error):
         make_spec("hello", **options)
 
 
+def test_a_delta_with_all_there_is():
+    sent = types_pb2.Delta(
+        text="a",
+        num_tokens=2,
+        num_drafted_tokens=1,
+        thought="b",
+        tool_calls=[types_pb2.ToolCall(name="now", arguments_json="{}")],
+        tokens=[
+            types_pb2.Token(id=5, text="a", drafted=True, part=types_pb2.OUTPUT_PART_THOUGHT),
+            types_pb2.Token(id=6, logprob=0, top_logprobs=[types_pb2.TopLogprob(id=7, logprob=-0.5)]),
+        ],
+    )
+    thought = Token(5, "a", True, None, (), OutputPart.THOUGHT)
+    text = Token(6, "", False, 0.0, (TopLogprob(7, -0.5),), OutputPart.UNSPECIFIED)
+    assert Delta.from_proto(sent) == Delta("a", 2, 1, (thought, text), "b", (ToolCall("now", "{}"),))
+
+
 def test_a_reason_of_the_future_is_no_error():
     finished = Finished.from_proto(types_pb2.Finished(reason=77, stop_token_id=0))
     assert finished.reason is FinishReason.UNSPECIFIED

@@ -1,5 +1,6 @@
 """Calls that were refused before they began are made again, as the service config and the server say."""
 
+import functools
 import time
 
 import grpc
@@ -9,6 +10,11 @@ from clients.python.tests.fake_server import answered, delta, started
 from tandem_client import Client, Exhausted, InvalidRequest, Unavailable
 
 PUSHBACK = "grpc-retry-pushback-ms"
+
+
+@pytest.fixture
+def generate(call):
+    return functools.partial(call, "generate", "hello")
 
 
 def refused(code, *trailers):

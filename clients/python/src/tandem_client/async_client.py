@@ -1,8 +1,7 @@
 """The client of programs with asyncio."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -15,7 +14,7 @@ from tandem_client._proto.tandem.v1 import (
     model_service_pb2_grpc,
 )
 from tandem_client.connection import DEFAULT_ADDRESS, DEFAULT_MAX_ATTEMPTS, Connection
-from tandem_client.errors import Cancelled, from_call
+from tandem_client.errors import Cancelled, translated
 from tandem_client.model import Model
 from tandem_client.options import Options, Prompt, make_spec
 from tandem_client.progress import Progress
@@ -44,7 +43,7 @@ class AsyncStream(Progress, AsyncIterator[Delta]):
             TandemError: the text was refused, broke off or was cancelled.
         """
         try:
-            with _errors():
+            with translated():
                 async for response in self._responses:
                     if delta := self._take(response):
                         return delta
@@ -123,7 +122,7 @@ class AsyncClient:
         """
         request = generation_service_pb2.GenerateRequest(spec=make_spec(prompt, **options))
         metadata = self._connection.metadata(traceparent)
-        with _errors():
+        with translated():
             response = await self._generation.Generate(request, timeout=timeout_seconds, metadata=metadata)
         return Generation.from_proto(response)
 
@@ -135,7 +134,7 @@ class AsyncClient:
         """
         request = generation_service_pb2.CountTokensRequest(spec=make_spec(prompt, model=model))
         metadata = self._connection.metadata()
-        with _errors():
+        with translated():
             response = await self._generation.CountTokens(request, timeout=timeout_seconds, metadata=metadata)
         return response.num_tokens
 
@@ -146,7 +145,7 @@ class AsyncClient:
             TandemError: nobody says.
         """
         request, metadata = model_service_pb2.ListModelsRequest(), self._connection.metadata()
-        with _errors():
+        with translated():
             response = await self._models.ListModels(request, timeout=timeout_seconds, metadata=metadata)
         return tuple(map(Model.from_proto, response.models))
 
@@ -157,7 +156,7 @@ class AsyncClient:
             TandemError: there is no such model, or nobody says.
         """
         request, metadata = model_service_pb2.GetModelRequest(name=name), self._connection.metadata()
-        with _errors():
+        with translated():
             response = await self._models.GetModel(request, timeout=timeout_seconds, metadata=metadata)
         return Model.from_proto(response.model)
 
@@ -174,11 +173,3 @@ class AsyncClient:
     ) -> None:
         """Closes it."""
         await self.close()
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise from_call(error) from None

@@ -1,7 +1,6 @@
 """The client of programs without asyncio. Threads may share one."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -14,7 +13,7 @@ from tandem_client._proto.tandem.v1 import (
     model_service_pb2_grpc,
 )
 from tandem_client.connection import DEFAULT_ADDRESS, DEFAULT_MAX_ATTEMPTS, Connection
-from tandem_client.errors import from_call
+from tandem_client.errors import translated
 from tandem_client.model import Model
 from tandem_client.options import Options, Prompt, make_spec
 from tandem_client.progress import Progress
@@ -36,7 +35,7 @@ class Stream(Progress, Iterator[Delta]):
         Raises:
             TandemError: the text was refused, broke off or was cancelled.
         """
-        with _errors():
+        with translated():
             for response in self._call:
                 if delta := self._take(response):
                     return delta
@@ -124,7 +123,7 @@ class Client:
         """
         request = generation_service_pb2.GenerateRequest(spec=make_spec(prompt, **options))
         metadata = self._connection.metadata(traceparent)
-        with _errors():
+        with translated():
             return Generation.from_proto(self._generation.Generate(request, timeout=timeout_seconds, metadata=metadata))
 
     def count_tokens(self, prompt: Prompt, *, model: str = "", timeout_seconds: float | None = None) -> int:
@@ -135,7 +134,7 @@ class Client:
         """
         request = generation_service_pb2.CountTokensRequest(spec=make_spec(prompt, model=model))
         metadata = self._connection.metadata()
-        with _errors():
+        with translated():
             return self._generation.CountTokens(request, timeout=timeout_seconds, metadata=metadata).num_tokens
 
     def models(self, *, timeout_seconds: float | None = None) -> tuple[Model, ...]:
@@ -145,7 +144,7 @@ class Client:
             TandemError: nobody says.
         """
         request, metadata = model_service_pb2.ListModelsRequest(), self._connection.metadata()
-        with _errors():
+        with translated():
             response = self._models.ListModels(request, timeout=timeout_seconds, metadata=metadata)
         return tuple(map(Model.from_proto, response.models))
 
@@ -156,7 +155,7 @@ class Client:
             TandemError: there is no such model, or nobody says.
         """
         request, metadata = model_service_pb2.GetModelRequest(name=name), self._connection.metadata()
-        with _errors():
+        with translated():
             response = self._models.GetModel(request, timeout=timeout_seconds, metadata=metadata)
         return Model.from_proto(response.model)
 
@@ -173,11 +172,3 @@ class Client:
     ) -> None:
         """Closes it."""
         self.close()
-
-
-@contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as error:
-        raise from_call(error) from None

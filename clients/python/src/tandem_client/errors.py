@@ -1,6 +1,7 @@
 """What can go wrong with a call, as types: one for each status code that Tandem answers with."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import grpc
@@ -101,6 +102,15 @@ class FailedCall(Protocol):
 
     def trailing_metadata(self) -> Iterable[Any] | None:
         """What the server sent last."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Has errors of gRPC leave as those of this module."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise from_call(error) from None
 
 
 def from_call(call: FailedCall) -> TandemError:
