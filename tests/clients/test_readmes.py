@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -68,6 +69,17 @@ def test_the_first_streamed_answer(language, replica, checkout, capsys):
     assert answered == before + 1 and ended.stdout.rpartition(NEXT_BLOCK)[2].strip(), "a stream, and its text"
     with capsys.disabled():
         print(f"\n{language}: first streamed answer {seconds:.0f} s after the first command of its README")
+
+
+def test_the_program_of_the_python_readme(replica):
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "clients/python/README.md").read_text(), re.DOTALL)
+    assert "127.0.0.1:8700" in program
+    program = program.replace("127.0.0.1:8700", replica.plain.address)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=own_environment(), capture_output=True, text=True, timeout=30
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Read and return the lines" in ended.stdout and "64\n" in ended.stdout
 
 
 def json_messages(text):
