@@ -22,7 +22,7 @@ TOOLS = {
     "node": ("npm",),
     "go": ("go", "protoc-gen-go-grpc"),
     "java": ("javac", "grpc_java_plugin"),
-    "cpp": ("g++", "grpc_cpp_plugin"),
+    "cpp": ("cmake", "g++", "grpc_cpp_plugin"),
 }
 LANGUAGES = tuple(name for name in TOOLS if Path(__file__).with_name(f"{name}.py").exists())
 CASE_SECONDS = 30
