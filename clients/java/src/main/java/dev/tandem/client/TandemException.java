@@ -88,10 +88,14 @@ public final class TandemException extends RuntimeException {
     return Optional.empty();
   }
 
+  /** A broken connection tells why in its innermost cause; all others in their description. */
   private static String message(io.grpc.Status status) {
-    return status.getDescription() == null
-        ? status.getCode().name()
-        : status.getCode() + ": " + status.getDescription();
+    Throwable cause = status.getCause();
+    while (cause != null && cause.getCause() != null) {
+      cause = cause.getCause();
+    }
+    String description = cause == null || cause.getMessage() == null ? status.getDescription() : cause.getMessage();
+    return description == null ? status.getCode().name() : status.getCode() + ": " + description;
   }
 
   private static Status details(Metadata trailers) {
