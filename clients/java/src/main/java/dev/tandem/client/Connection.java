@@ -15,10 +15,12 @@ import java.io.IOException;
 import java.net.UnixDomainSocketAddress;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Pattern;
 
 /** Opens the channel of a client. */
 final class Connection {
   private static final String UNIX = "unix:";
+  private static final Pattern KEY = Pattern.compile("[!-~]+");
   private static final Metadata.Key<String> AUTHORIZATION =
       Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
 
@@ -44,6 +46,7 @@ final class Connection {
    * @param address {@code HOST:PORT} or {@code unix:/PATH}
    * @param authorities certificates (PEM) to trust; null: plain text
    * @param apiKey key to send with every call; null: none
+   * @throws IllegalArgumentException the file cannot be read or is no PEM, or the key is no key
    */
   static ManagedChannel open(String address, File authorities, String apiKey) {
     NettyChannelBuilder builder =
@@ -51,9 +54,7 @@ final class Connection {
             ? unix(address.substring(UNIX.length()), credentials(authorities))
             : NettyChannelBuilder.forTarget(address, credentials(authorities));
     if (apiKey != null) {
-      Metadata headers = new Metadata();
-      headers.put(AUTHORIZATION, "Bearer " + apiKey);
-      builder.intercept(MetadataUtils.newAttachHeadersInterceptor(headers));
+      builder.intercept(MetadataUtils.newAttachHeadersInterceptor(authorization(apiKey)));
     }
     return builder.defaultServiceConfig(SERVICE_CONFIG).enableRetry().build();
   }
@@ -63,6 +64,15 @@ final class Connection {
         .channelFactory(UnixSocketChannel::new)
         .eventLoopGroup(UnixSockets.LOOP)
         .overrideAuthority("localhost");
+  }
+
+  private static Metadata authorization(String apiKey) {
+    if (!KEY.matcher(apiKey).matches()) {
+      throw new IllegalArgumentException("an API key is printable ASCII without spaces");
+    }
+    Metadata headers = new Metadata();
+    headers.put(AUTHORIZATION, "Bearer " + apiKey);
+    return headers;
   }
 
   private static ChannelCredentials credentials(File authorities) {

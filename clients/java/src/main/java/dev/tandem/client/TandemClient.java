@@ -160,7 +160,7 @@ public final class TandemClient implements AutoCloseable {
     /**
      * The client. Nothing is sent before its first call.
      *
-     * @throws IllegalArgumentException the file of authorities cannot be read or is no PEM
+     * @throws IllegalArgumentException the file of authorities cannot be read or is no PEM, or the key is no key
      */
     public TandemClient build() {
       return new TandemClient(this);
