@@ -1,7 +1,8 @@
 """The C++ client: how it is built, and how its cases are run."""
 
+OPTIONS = ("-DTANDEM_CASES=ON", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON")
 BUILD = (
-    ("cmake", "-S", "clients/cpp", "-B", "clients/cpp/build", "-DTANDEM_CASES=ON", "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"),
+    ("cmake", "-S", "clients/cpp", "-B", "clients/cpp/build", *OPTIONS),
     ("cmake", "--build", "clients/cpp/build", "--parallel", "2", "--target", "cases"),
 )
 CASES = ("clients/cpp/build/cases",)
