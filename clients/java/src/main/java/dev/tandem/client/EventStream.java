@@ -6,6 +6,7 @@ import io.grpc.StatusRuntimeException;
 import java.util.Iterator;
 import java.util.Spliterator;
 import java.util.Spliterators;
+import java.util.concurrent.CancellationException;
 import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
 
@@ -64,7 +65,7 @@ public final class EventStream implements Iterator<StreamGenerateResponse>, Auto
 
   /** Ends the call; whoever reads meets {@code CANCELLED}. Does nothing after the end. */
   public void cancel() {
-    context.cancel(null);
+    context.cancel(new CancellationException("the client cancelled the call"));
   }
 
   /** Cancels what has not come yet. */
