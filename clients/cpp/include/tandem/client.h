@@ -30,8 +30,8 @@ struct ClientOptions {
 // A Tandem server, over one connection that is opened at the first call. Any thread may use it.
 //
 // Calls that were refused before they began are tried again by themselves: while the server loads or drains, and as it
-// asks when its queue is full. All calls throw Error when they fail; DEADLINE_EXCEEDED: it took too long, and the server
-// gave it up.
+// asks when its queue is full. All calls throw Error when they fail; DEADLINE_EXCEEDED: it took too long, and the
+// server gave it up.
 class Client {
  public:
   // Sends nothing yet. Throws std::invalid_argument: the file cannot be read, or the key is no key.

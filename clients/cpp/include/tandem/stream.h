@@ -10,7 +10,8 @@ namespace tandem {
 
 // The events of a text as it is made: one `started`, any number of `delta`, one `finished`.
 //
-// Destroying it before the end cancels the work on the server within one round. One thread reads; any thread may cancel.
+// Destroying it before the end cancels the work on the server within one round. One thread reads; any thread may
+// cancel.
 class Stream {
  public:
   struct Call;
