@@ -15,6 +15,7 @@ from tandem.rpc.channel import open_channel
 from tandem.rpc.server import RpcServer
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
 from tests.rpc.fake_verifier import SERVICE, FakeVerifier, serving
+from tests.rpc.replicas import replicas
 from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 
 
@@ -112,3 +113,11 @@ async def client(open_client, verifier):
     async with open_client() as client:
         await client.wait_for_health(health_pb2.HealthCheckResponse.SERVING)
         yield client
+
+
+@pytest.fixture
+async def two(open_client, tmp_path):
+    """A client, and two verifiers behind its gateway."""
+    addresses = [f"unix:{tmp_path}/{number}.sock" for number in range(2)]
+    async with replicas(open_client, addresses, resume_seconds=0.5) as all_of_them:
+        yield all_of_them
