@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+import torch
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -21,6 +22,14 @@ from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 
 def pytest_asyncio_loop_factories(config, item):
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
