@@ -42,11 +42,15 @@ class Reference:
         """One sequence for each prompt; seeds differ."""
         return [_sequence(index, prompt, k, temperature) for index, prompt in enumerate(self.prompts)]
 
-    def check(self, temperature, texts, what):
-        """Fails unless every text is the target's own, or leaves it at a near-tie."""
-        assert len(texts) == len(self.prompts)
-        for index, (prompt, text) in enumerate(zip(self.prompts, texts, strict=True)):
-            expected = self.texts[temperature, index]
+    def share(self, k, temperature):
+        """Numbers of a quarter of the prompts, of all lengths; other ones for the next K or temperature."""
+        return range((k + (temperature > 0)) % 4, len(self.prompts), 4)
+
+    def check(self, temperature, texts, what, numbers=None):
+        """Fails unless the texts after those prompts, or all, are the target's own, or leave it at a near-tie."""
+        numbers = range(len(self.prompts)) if numbers is None else numbers
+        for index, text in zip(numbers, texts, strict=True):
+            prompt, expected = self.prompts[index], self.texts[temperature, index]
             if text == expected:
                 continue
             at = next((i for i, (a, b) in enumerate(zip(text, expected, strict=False)) if a != b), None)
