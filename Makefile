@@ -51,11 +51,12 @@ tools: $(BUF) $(DEPLOY)/.tools $(PROMETHEUS)
 demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare with and without drafter.
 	$(BIN)/tandem demo
 
-# In the order of the folders: long files (e2e, lossless) come first. Pytest-xdist would begin with those of many tests,
-# and one core would wait at the end for a file of one long test.
+# Three at a time where there are two cores: many a test waits for processes and sockets. In the order of the folders,
+# long files (e2e, lossless) come first; pytest-xdist would begin with those of many tests, and one core would wait at
+# the end for a file of one long test.
 .PHONY: test
-test: $(VENV)/.dev  ## Run every test, up to four files at a time, each on one thread.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+test: $(VENV)/.dev  ## Run every test, three files at a time, each on one thread.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
 	    --no-loadscope-reorder --ignore tests/deploy
 
 .PHONY: test-deploy
