@@ -16,9 +16,11 @@ $(VENV)/.product: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,engine]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.product
+# Has all of the product too: what comes first on a fresh machine is the one installation.
+$(VENV)/.dev: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,engine,bench,dev]'
-	touch $@
+	touch $(VENV)/.product $@
 
 $(BUF):
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools @bufbuild/buf@1.75.0
@@ -41,14 +43,21 @@ $(PROMETHEUS):
 	mkdir -p .tools/prometheus
 	cd .tools/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
+# All that lint and tests need beside Python's packages.
+.PHONY: tools
+tools: $(BUF) $(DEPLOY)/.tools $(PROMETHEUS)
+
 .PHONY: demo
 demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare with and without drafter.
 	$(BIN)/tandem demo
 
+# Three at a time where there are two cores: many a test waits for processes and sockets. In the order of the folders,
+# long files (e2e, lossless) come first; pytest-xdist would begin with those of many tests, and one core would wait at
+# the end for a file of one long test.
 .PHONY: test
-test: $(VENV)/.dev  ## Run every test, up to four files at a time, each on one thread.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/deploy \
-	    --ignore tests/clients
+test: $(VENV)/.dev  ## Run every test, three files at a time, each on one thread.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
+	    --no-loadscope-reorder --ignore tests/deploy --ignore tests/clients
 
 .PHONY: test-deploy
 test-deploy: $(VENV)/.dev $(DEPLOY)/.tools  ## Render, validate and start what deploy/ and helm/ hold.

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+import torch
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -15,11 +16,20 @@ from tandem.rpc.channel import open_channel
 from tandem.rpc.server import RpcServer
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
 from tests.rpc.fake_verifier import SERVICE, FakeVerifier, serving
+from tests.rpc.replicas import replicas
 from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 
 
 def pytest_asyncio_loop_factories(config, item):
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -112,3 +122,11 @@ async def client(open_client, verifier):
     async with open_client() as client:
         await client.wait_for_health(health_pb2.HealthCheckResponse.SERVING)
         yield client
+
+
+@pytest.fixture
+async def two(open_client, tmp_path):
+    """A client, and two verifiers behind its gateway."""
+    addresses = [f"unix:{tmp_path}/{number}.sock" for number in range(2)]
+    async with replicas(open_client, addresses, resume_seconds=0.5) as all_of_them:
+        yield all_of_them
