@@ -7,15 +7,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
 from tandem.core.config import describe
-from tandem.gateway.authentication import ApiKeysFile, AuthenticationInterceptor
+from tandem.gateway.answers import Answers
+from tandem.gateway.authentication import ApiKeysFile, Authentication, AuthenticationInterceptor
 from tandem.gateway.config import GatewayConfig
 from tandem.gateway.generation_service import GenerationService
 from tandem.gateway.model_service import ModelService
 from tandem.gateway.prompt import PromptEncoder
-from tandem.gateway.rate_limit import GENERATION_SERVICE, CallerLimits, RateLimitInterceptor
+from tandem.gateway.rate_limit import GENERATION_SERVICE, Allowances, CallerLimits, RateLimitInterceptor
 from tandem.gateway.request_watch import RequestWatch
 from tandem.gateway.verifier_addresses import VerifierAddresses
 from tandem.gateway.verifier_link import VerifierLink
@@ -78,6 +77,10 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     if config.verifier_tls:
         client_credentials(config.verifier_tls)  # unusable files end the start, not the first call
     metrics = Metrics(GATEWAY)
+    authentication = Authentication(keys_file)
+    allowances = Allowances(
+        CallerLimits(config.requests_per_minute, config.tokens_per_minute, config.streams_per_key)
+    )
     verifiers = VerifierPool(
         VerifierAddresses(config.verifier),
         lambda address: VerifierLink(address, open_channel(address, tls=config.verifier_tls), config.model_name),
@@ -85,16 +88,24 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         metrics,
     )
     server = RpcServer(
-        _interceptors(config, keys_file),
+        # Who is it, and has it had its share: in this order, so that nobody spends another's share.
+        [AuthenticationInterceptor(authentication), RateLimitInterceptor(allowances)],
         ServerLimits(config.max_message_bytes, config.max_concurrent_streams),
         config.tls,
         config.reflection,
         metrics,
     )
-    watch = RequestWatch(metrics, config.trace_content)
+    answers = Answers(
+        verifiers,
+        encoder,
+        config.max_output_tokens,
+        config.resume_seconds,
+        metrics,
+        RequestWatch(metrics, config.trace_content),
+    )
     server.add(
         generation_service_pb2_grpc.add_GenerationServiceServicer_to_server,
-        GenerationService(verifiers, encoder, config.max_output_tokens, config.resume_seconds, metrics, watch),
+        GenerationService(answers),
         GENERATION_SERVICE,
     )
     server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)
@@ -104,12 +115,6 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         finally:
             await server.stop(0)
             await verifiers.close()
-
-
-def _interceptors(config: GatewayConfig, keys_file: ApiKeysFile | None) -> list[grpc.aio.ServerInterceptor]:
-    """Who is it, and has it had its share: in this order, so that nobody spends another's share."""
-    limits = CallerLimits(config.requests_per_minute, config.tokens_per_minute, config.streams_per_key)
-    return [AuthenticationInterceptor(keys_file), RateLimitInterceptor(limits)]
 
 
 @asynccontextmanager
