@@ -12,6 +12,9 @@ from tandem.gateway.answers import Answers
 from tandem.gateway.authentication import ApiKeysFile, Authentication, AuthenticationInterceptor
 from tandem.gateway.config import GatewayConfig
 from tandem.gateway.generation_service import GenerationService
+from tandem.gateway.http.app import make_app
+from tandem.gateway.http.door import open_door
+from tandem.gateway.http.guard import Guard
 from tandem.gateway.model_service import ModelService
 from tandem.gateway.prompt import PromptEncoder
 from tandem.gateway.rate_limit import GENERATION_SERVICE, Allowances, CallerLimits, RateLimitInterceptor
@@ -41,6 +44,7 @@ class Gateway:
 
     server: RpcServer
     address: str  # with the port in force
+    http_address: str  # likewise; empty: no HTTP
     verifiers: VerifierPool
     metrics: Metrics
 
@@ -58,6 +62,8 @@ async def run(config: GatewayConfig) -> None:
     logger.info("gateway: %s", describe(config))
     async with open_gateway(config) as gateway:
         logger.info("gateway ready on %s", gateway.address)
+        if gateway.http_address:
+            logger.info("HTTP on %s://%s", "https" if config.tls else "http", gateway.http_address)
         background = [gateway.follow_verifiers(), publish(gateway.metrics, config.metrics_listen)]
         await serve_until_stopped(gateway.server, config.drain_seconds, background)
 
@@ -70,8 +76,9 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         ConfigError: the gateway cannot start with `config`.
     """
     keys_file = ApiKeysFile(Path(config.api_keys_file)) if config.api_keys_file else None
-    if keys_file and config.tls is None and not is_local(config.listen):
-        logger.warning("API keys travel in plain text to %s unless a proxy adds TLS", config.listen)
+    for listen in filter(None, (config.listen, config.http_listen)):
+        if keys_file and config.tls is None and not is_local(listen):
+            logger.warning("API keys travel in plain text to %s unless a proxy adds TLS", listen)
     checkpoint = await asyncio.to_thread(open_checkpoint, config.tokenizer, Part.TEXT)
     encoder = await asyncio.to_thread(PromptEncoder.load, checkpoint.folder, config.max_prompt_characters)
     if config.verifier_tls:
@@ -109,9 +116,13 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         GENERATION_SERVICE,
     )
     server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)
+    guard = Guard(authentication, allowances, server.drain, metrics)
+    app = make_app(answers, guard, lambda: server.is_serving, config.max_message_bytes)
     async with _followed(keys_file):
         try:
-            yield Gateway(server, await server.start(config.listen, config.health_listen), verifiers, metrics)
+            address = await server.start(config.listen, config.health_listen)
+            async with open_door(app, guard, config.http_listen, config.tls) as http_address:
+                yield Gateway(server, address, http_address, verifiers, metrics)
         finally:
             await server.stop(0)
             await verifiers.close()
