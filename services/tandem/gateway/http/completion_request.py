@@ -1,7 +1,10 @@
 """`POST /v1/completions`: the body, and what it asks for as a `GenerationSpec`."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
+from pydantic import Field
+
+from tandem.core.sampling_params import MAX_TOP_LOGPROBS
 from tandem.gateway.http.errors import bad_field
 from tandem.gateway.http.request_fields import GenerationFields, Int32
 from tandem.v1 import types_pb2
@@ -11,7 +14,7 @@ class CompletionRequest(GenerationFields):
     """A body."""
 
     prompt: str | list[Int32] | list[str] | list[list[Int32]]
-    logprobs: Int32 | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
 
