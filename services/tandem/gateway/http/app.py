@@ -49,7 +49,9 @@ def make_app(answers: Answers, guard: Guard, is_serving: Callable[[], bool], max
         Route(model_path, guard.around(model_path, models.get), methods=["GET"]),
         Route("/healthz", health, methods=["GET"]),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
+    app.router.redirect_slashes = False  # an address that is made of a Host header is anybody's
+    return app
 
 
 def _no_such_path(request: Request, error: Exception) -> Response:
