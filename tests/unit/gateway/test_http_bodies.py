@@ -13,6 +13,15 @@ from tandem.gateway.http.request_body import read_request
 from tandem.v1 import types_pb2
 
 KINDS = {"chat": ChatRequest, "completion": CompletionRequest}
+EDGES = [
+    0,
+    -1,
+    1e300,
+    True,
+    "",
+    "x",
+    *(sign * 2**bits + by for sign in (1, -1) for bits in (31, 63) for by in (-1, 0, 1)),
+]
 NUMBERS = st.integers(-(2**70), 2**70) | st.floats() | st.booleans()
 NAMES = st.sampled_from(
     sorted(
@@ -40,20 +49,32 @@ MESSAGES = st.lists(
 )
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=400, deadline=None)
-@given(fields=st.dictionaries(NAMES, VALUES, max_size=5), messages=MESSAGES, prompt=VALUES | st.text())
-def test_any_object(kind, fields, messages, prompt):
-    required = {"chat": {"messages": messages}, "completion": {"prompt": prompt}}[kind]
-    body = json.dumps({**fields, **required}).encode()
+def check(kind, fields):
     try:
-        spec = read_request(KINDS[kind], body).spec("r")
+        spec = read_request(KINDS[kind], json.dumps(fields).encode()).spec("r")
     except Refusal as refusal:
         error = refusal.body()["error"]
         assert refusal.status == 400 and error["message"] and len(error["message"]) <= 500
         assert error["param"] is None or error["message"].startswith(error["param"])
     else:
         assert types_pb2.GenerationSpec.FromString(spec.SerializeToString()) == spec and spec.WhichOneof("prompt")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", EDGES, ids=str)
+def test_every_field_with_every_edge(kind, value):
+    required = {"chat": {"messages": [{"role": "user", "content": "x"}]}, "completion": {"prompt": "x"}}[kind]
+    for name in KINDS[kind].model_fields:
+        for given_value in (value, [value], {"1": value}):
+            check(kind, {**required, name: given_value})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=400, deadline=None)
+@given(fields=st.dictionaries(NAMES, VALUES, max_size=5), messages=MESSAGES, prompt=VALUES | st.text())
+def test_any_object(kind, fields, messages, prompt):
+    required = {"chat": {"messages": messages}, "completion": {"prompt": prompt}}[kind]
+    check(kind, {**fields, **required})
 
 
 @pytest.mark.parametrize("kind", KINDS)
