@@ -1,0 +1,49 @@
+import { perSecond } from "./figures.js";
+
+const element = (id) => document.getElementById(id);
+
+/** Two answers to one request, with drafts and without: how fast each was, and whether they are the same. */
+export class Comparison {
+  hide() {
+    element("comparison").hidden = true;
+  }
+
+  /**
+   * @param {Generation} drafted
+   * @param {Generation} plain may still go on
+   */
+  show(drafted, plain) {
+    element("comparison").hidden = false;
+    const fastest = Math.max(drafted.speed ?? 0, plain.speed ?? 0);
+    for (const [name, { speed }] of [["with", drafted], ["without", plain]]) {
+      element(`${name}-bar`).style.width = `${fastest ? ((speed ?? 0) / fastest) * 100 : 0}%`;
+      element(`${name}-speed`).textContent = `${perSecond(speed)} tokens/s`;
+    }
+    const verdict = element("verdict");
+    verdict.className = "";
+    if (!plain.isComplete) {
+      verdict.textContent = `${plain.tokens.length} of ${drafted.tokens.length} tokens so far…`;
+      return;
+    }
+    const index = drafted.differsAt(plain);
+    verdict.className = index === null ? "equal" : "different";
+    verdict.textContent = [judgement(index, drafted), factor(drafted, plain)].filter(Boolean).join(" ");
+  }
+
+  stop() {
+    element("verdict").textContent = "Stopped before the texts could be compared.";
+  }
+}
+
+function judgement(index, { tokens }) {
+  if (index === null) return `The texts are equal, all ${tokens.length} tokens.`;
+  return (
+    `The texts differ from token ${index + 1} on. Two tokens whose scores tie within the number format's rounding ` +
+    "may swap; anything else is a fault."
+  );
+}
+
+function factor(drafted, plain) {
+  if (!drafted.speed || !plain.speed) return "";
+  return `Drafts made it ${(drafted.speed / plain.speed).toFixed(1)} times as fast.`;
+}
