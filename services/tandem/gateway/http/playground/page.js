@@ -20,7 +20,6 @@ const figures = new Figures();
 const comparison = new Comparison();
 const painter = new Painter();
 
-let model = "";
 let running = null; // an AbortController while something runs
 let finished = null; // the newest complete answer, which can be compared
 
@@ -28,7 +27,7 @@ async function run() {
   answer.clear();
   comparison.hide();
   finished = null;
-  const generation = new Generation(readRequest(model));
+  const generation = new Generation(readRequest());
   const paint = () => {
     answer.show(generation.tokens);
     figures.show(generation);
@@ -63,7 +62,7 @@ async function compare() {
 async function start(work) {
   if (running) return;
   running = new AbortController();
-  element("problem").hidden = true;
+  showProblem("");
   showButtons();
   try {
     await work();
@@ -77,11 +76,15 @@ async function start(work) {
 }
 
 function fail(error) {
-  say("");
   const isTold = error instanceof DoorError || error instanceof RequestError;
-  element("problem").textContent = isTold ? error.message : "This page failed; its console says how.";
-  element("problem").hidden = false;
   if (!isTold) console.error(error);
+  showProblem(isTold ? error.message : "This page failed; its console says how.");
+  say("");
+}
+
+function showProblem(text) {
+  element("problem").textContent = text;
+  element("problem").hidden = !text;
 }
 
 function say(text) {
@@ -98,12 +101,17 @@ function showButtons() {
 
 async function showModel() {
   try {
-    const served = await door.model();
-    model = served.id;
-    element("model").textContent = model;
+    const { id, tandem } = await door.model();
+    element("model").textContent = id;
+    element("drafter").textContent = tandem.drafter?.name ?? "none";
+    if (tandem.drafter) {
+      const drafts = element("drafts");
+      drafts.max = drafts.defaultValue = tandem.drafter.num_speculative_tokens; // the value too, until somebody edits it
+    }
+    if (!running) showProblem("");
   } catch (error) {
-    element("model").textContent = "unknown";
-    fail(error);
+    element("model").textContent = element("drafter").textContent = "unknown";
+    if (!running) fail(error);
   }
 }
 
@@ -127,15 +135,13 @@ element("form").addEventListener("submit", (event) => {
 });
 element("compare").addEventListener("click", () => start(compare));
 element("stop").addEventListener("click", () => running?.abort());
-element("key").addEventListener("change", () => {
-  door.key = element("key").value;
-  showModel();
-});
+element("key").addEventListener("input", () => (door.key = element("key").value));
+element("key").addEventListener("change", showModel);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") running?.abort();
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) element("form").requestSubmit();
 });
 
-figures.clear(Number(element("drafts").value));
 showExample();
-showModel();
+await showModel();
+if (!running && !finished) figures.clear(Number(element("drafts").value));

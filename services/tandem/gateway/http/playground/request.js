@@ -6,15 +6,13 @@ const number = (id) => Number(element(id).value);
 
 /**
  * The request that the form describes. An empty seed is drawn here and written into the form, so that the same answer
- * can be asked for again.
+ * can be asked for again. No model is named: there is one.
  *
- * @param {string} model
  * @returns {{path: string, body: object}}
  */
-export function readRequest(model) {
+export function readRequest() {
   if (!element("seed").value) element("seed").value = crypto.getRandomValues(new Uint32Array(1))[0];
   const common = {
-    model,
     temperature: number("temperature"),
     seed: number("seed"),
     max_tokens: number("max-tokens"),
@@ -35,7 +33,7 @@ export function withoutDrafts({ path, body }) {
 
 function chat() {
   const options = {};
-  if (element("thinking").checked) options.chat_template_kwargs = { enable_thinking: true };
+  if (element("thinking").checked) options.reasoning_effort = "medium";
   if (element("tools").value.trim()) options.tools = parseTools(element("tools").value);
   return options;
 }
