@@ -400,7 +400,7 @@ async def test_neither_authority_nor_path_tricks_open_the_door(open_client, veri
 
 async def test_a_method_without_a_rule_does_not_exist(fake):
     """Even where it is registered."""
-    server = RpcServer([authentication.AuthenticationInterceptor(None)])
+    server = RpcServer([authentication.AuthenticationInterceptor(authentication.Authentication(None))])
     server.add(verifier_service_pb2_grpc.add_VerifierServiceServicer_to_server, fake, SERVICE)
     async with open_channel(await server.start("127.0.0.1:0")) as channel:
         call = channel.unary_unary(f"/{SERVICE}/DescribeModel")(b"")
