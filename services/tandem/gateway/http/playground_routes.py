@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tandem.gateway.http.call import HEADERS
+
 PAGE = "index.html"
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -20,13 +22,12 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
-HEADERS = {
+PAGE_HEADERS = {
+    **HEADERS,
     "cache-control": "no-cache",  # kept, but asked after: another version may be served tomorrow
     "content-security-policy": POLICY,
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
 }
 
 
@@ -45,7 +46,7 @@ def playground_routes() -> list[Route]:
 
 
 def _route(path: str, content: bytes, content_type: str) -> Route:
-    headers = {**HEADERS, "etag": f'"{sha256(content).hexdigest()[:32]}"'}
+    headers = {**PAGE_HEADERS, "etag": f'"{sha256(content).hexdigest()[:32]}"'}
 
     async def show(request: Request) -> Response:
         if request.headers.get("if-none-match") == headers["etag"]:
