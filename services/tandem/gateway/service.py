@@ -85,9 +85,7 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
         client_credentials(config.verifier_tls)  # unusable files end the start, not the first call
     metrics = Metrics(GATEWAY)
     authentication = Authentication(keys_file)
-    allowances = Allowances(
-        CallerLimits(config.requests_per_minute, config.tokens_per_minute, config.streams_per_key)
-    )
+    allowances = Allowances(CallerLimits(config.requests_per_minute, config.tokens_per_minute, config.streams_per_key))
     verifiers = VerifierPool(
         VerifierAddresses(config.verifier),
         lambda address: VerifierLink(address, open_channel(address, tls=config.verifier_tls), config.model_name),

@@ -54,7 +54,9 @@ def make_app(
         Route("/healthz", health, methods=["GET"]),
         *(playground_routes() if has_playground else ()),
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
+    app.router.redirect_slashes = False  # it would send the caller to whatever host the caller named
+    return app
 
 
 def _no_such_path(request: Request, error: Exception) -> Response:
