@@ -43,8 +43,9 @@ async function run() {
     painter.now(paint);
   }
   finished = generation;
+  const end = ENDS[generation.finishReason] ?? "Ended.";
   const { accepted_tokens } = generation.statistics;
-  say(`${ENDS[generation.finishReason]} ${accepted_tokens} of ${generation.tokens.length} tokens were accepted drafts.`);
+  say(`${end} ${accepted_tokens} of ${generation.tokens.length} tokens were accepted drafts.`);
 }
 
 async function compare() {
@@ -106,7 +107,8 @@ async function showModel() {
     element("drafter").textContent = tandem.drafter?.name ?? "none";
     if (tandem.drafter) {
       const drafts = element("drafts");
-      drafts.max = drafts.defaultValue = tandem.drafter.num_speculative_tokens; // the value too, until somebody edits it
+      // The default is the field's value until somebody edits it.
+      drafts.max = drafts.defaultValue = tandem.drafter.num_speculative_tokens;
     }
     if (!running) showProblem("");
   } catch (error) {
