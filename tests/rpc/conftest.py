@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from openai import AsyncOpenAI
 
 from tandem.gateway.config import GatewayConfig
 from tandem.gateway.service import open_gateway
@@ -79,9 +80,14 @@ class Client:
         self.generation = generation_service_pb2_grpc.GenerationServiceStub(channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(channel)
         self.health = health_pb2_grpc.HealthStub(channel)
+        self.url = f"http://{gateway.http_address}"
+
+    def openai(self, **options):
+        """The official client of the gateway's other door."""
+        return AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
 
     async def wait_for_health(self, status):
-        async for response in self.health.Watch(health_pb2.HealthCheckRequest()):
+        async for response in self.health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
             if response.status == status:
                 return
 
@@ -93,7 +99,13 @@ def open_client(checkpoint, verifier_address):
     @asynccontextmanager
     async def open_client(**settings):
         config = GatewayConfig(
-            **{"tokenizer": str(checkpoint), "listen": "127.0.0.1:0", "verifier": verifier_address, **settings}
+            **{
+                "tokenizer": str(checkpoint),
+                "listen": "127.0.0.1:0",
+                "http_listen": "127.0.0.1:0",
+                "verifier": verifier_address,
+                **settings,
+            }
         )
         async with open_gateway(config) as gateway, open_channel(gateway.address) as channel:
             following = asyncio.create_task(gateway.follow_verifiers())
@@ -112,3 +124,10 @@ async def client(open_client, verifier):
     async with open_client() as client:
         await client.wait_for_health(health_pb2.HealthCheckResponse.SERVING)
         yield client
+
+
+@pytest.fixture
+async def openai(client):
+    """The official client of that gateway."""
+    async with client.openai() as openai:
+        yield openai

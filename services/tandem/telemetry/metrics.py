@@ -27,8 +27,8 @@ RPC_SECONDS = seconds(
 )
 HTTP_SECONDS = seconds(
     "tandem_http_seconds",
-    "Time that a gateway took for a request over HTTP, by method, route and status: 499 for a client that went away, and "
-    "for a stream that broke off the status of its error.",
+    "Time that a gateway took for a request over HTTP, by method, route and status: 499 where the client went away, "
+    "and the error's for a stream that broke off.",
     "http_request_method",
     "http_route",
     "http_response_status_code",

@@ -1,5 +1,7 @@
 """The answer to a chat: a message, or its parts as they come."""
 
+import uuid
+
 from tandem.gateway.http.answer import Answer, Object
 from tandem.gateway.http.chat_request import ChatRequest
 from tandem.v1 import types_pb2
@@ -52,8 +54,8 @@ class ChatAnswer(Answer[ChatRequest]):
         calls = []
         for call in delta.tool_calls:
             function = {"name": call.name, "arguments": call.arguments_json}
-            calls.append({"id": f"call_{self._num_calls}_{self._id}", "type": "function", "function": function})
-            self._num_calls += 1
+            calls.append({"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function})
+        self._num_calls += len(calls)
         return calls
 
     def _logprobs(self, delta: types_pb2.Delta) -> Object | None:

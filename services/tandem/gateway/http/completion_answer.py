@@ -40,12 +40,11 @@ class CompletionAnswer(Answer[CompletionRequest]):
         for token in shown:
             offsets.append(self._num_characters)
             self._num_characters += len(token.text)
+        likely = [{self._spelled(top.id): top.logprob for top in token.top_logprobs} for token in shown]
         return {
             "tokens": [self._spelled(token.id) for token in shown],
             "token_logprobs": [token.logprob for token in shown],
-            "top_logprobs": [
-                {self._spelled(top.id): top.logprob for top in token.top_logprobs} or None for token in shown
-            ],
+            "top_logprobs": likely if self.request.logprobs else None,
             "text_offset": offsets,
         }
 

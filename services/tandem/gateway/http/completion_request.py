@@ -1,22 +1,29 @@
 """`POST /v1/completions`: the body, and what it asks for as a `GenerationSpec`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from tandem.core.sampling_params import MAX_TOP_LOGPROBS
+from tandem.gateway.http.errors import bad_field
 from tandem.gateway.http.request_fields import GenerationFields, Int32
 from tandem.v1 import types_pb2
-
-_One = Field(min_length=1, max_length=1)
 
 
 class CompletionRequest(GenerationFields):
     """A body."""
 
-    prompt: str | list[Int32] | Annotated[list[str], _One] | Annotated[list[list[Int32]], _One]
-    logprobs: Int32 | None = None
+    prompt: str | list[Int32] | list[str] | list[list[Int32]]
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     best_of: Literal[1] | None = None
     echo: Literal[False] | None = None
+
+    def check(self) -> Self:
+        """See `GenerationFields`."""
+        super().check()
+        if isinstance(self.prompt, list) and len(self.prompt) > 1 and not isinstance(self.prompt[0], int):
+            raise bad_field("prompt", "one prompt a request: a text, token ids, or a list of one of them")
+        return self
 
     def spec(self, request_id: str) -> types_pb2.GenerationSpec:
         """See `GenerationFields`."""

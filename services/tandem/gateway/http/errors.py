@@ -29,6 +29,7 @@ _RENAMES = tuple(
         (r"^spec\.conversation\.thinking", "reasoning_effort"),
         (r"^spec\.conversation\.(?=messages|tools)", ""),
         (r"^spec\.conversation$", "messages"),
+        (r"^spec\.output_format\.(regex|grammar)", r"structured_outputs.\1"),
         (r"^spec\.output_format.*", "response_format"),
         (r"^spec\.speculation\.", "tandem."),
         (r"^spec\.output\.prompt_logprobs", "echo"),

@@ -45,7 +45,7 @@ class Guard:
     is_stopping: bool = False
 
     def around(self, route: str, endpoint: Endpoint, *, is_generation: bool = False) -> "GuardedEndpoint":
-        """An application that answers at `route` with `endpoint`, to holders of a key; see `Allowances` for the rest."""
+        """An application that answers at `route` with `endpoint`, to holders of a key and within their share."""
         return GuardedEndpoint(self, route, endpoint, is_generation)
 
     def stop(self) -> None:

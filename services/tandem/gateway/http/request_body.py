@@ -30,7 +30,7 @@ ADVICE = {
     "web_search_options": "there is no web search here",
     "verbosity": "say in a message how long the answer should be",
     "prompt_logprobs": "gRPC gives the prompt's log-probabilities",
-    "prompt": "one prompt a request: a text, token ids, or a list of one",
+    "name": "write names into the content",
     "guided_json": "send response_format, or structured_outputs",
     "guided_regex": "send structured_outputs",
     "guided_grammar": "send structured_outputs",
@@ -61,7 +61,7 @@ def _refusal(detail: ErrorDetails) -> Refusal:
     if detail["type"] == "json_invalid":
         return bad_field(None, "the body is no valid JSON")
     path = _path(detail)
-    message = _MESSAGES.get(detail["type"], detail["msg"][0].lower() + detail["msg"][1:])
+    message = _MESSAGES.get(detail["type"], detail["msg"].replace("Input should be", "must be"))
     names = [part for part in path if isinstance(part, str)]
     advice = ADVICE.get(names[-1]) if names else None
     return bad_field(_spelled(path) or None, f"{message}; {advice}" if advice else message)
