@@ -20,6 +20,8 @@ SWITCHES = (
 )
 FIELDS = {"temperature": "Temperature", "seed": "Seed", "max_tokens": "Most tokens", "drafts": "Drafts a round (K)"}
 
+expect.set_options(timeout=20_000)  # milliseconds
+
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
 
 
@@ -65,12 +67,12 @@ class Playground:
 
 
 @asynccontextmanager
-async def open_playground(address, **context):
-    """The page of the HTTP door at `address`, in a browser that knows nothing else."""
+async def open_playground(address):
+    """The page of the HTTP door at `address`, in a browser that knows nothing else and moves nothing."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
         try:
-            playground = Playground(await browser.new_page(**context))
+            playground = Playground(await browser.new_page(reduced_motion="reduce"))
             await playground.page.goto(f"http://{address}/")
             yield playground
         finally:

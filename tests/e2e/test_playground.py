@@ -63,7 +63,6 @@ async def test_a_finished_answer_with_its_chart(playground, http_address, tmp_pa
     shares = [int(text) for text in await playground.texts(".chart .share")]
     assert len(shares) == len(statistics["accepted_by_position"]) == 4
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(100 * num_accepted / rounds, abs=2)
-    await playground.page.wait_for_timeout(300)  # until the bars have grown
     bars = [await bar.bounding_box() for bar in await playground.page.locator(".chart .bar").all()]
     assert [bar["height"] / bars[0]["height"] for bar in bars] == pytest.approx(
         [share / shares[0] for share in shares], abs=0.03

@@ -15,7 +15,7 @@ from tests.browser import needs_chromium, open_playground
 from tests.rpc.fake_verifier import finished, play, started, verified
 from tests.unit.gateway.conftest import GEMMA_TEMPLATE, byte_fallback_tokenizer, save_checkpoint
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.browser]
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> &amp; <b>the fox</b>"
 
