@@ -19,20 +19,26 @@ export class Comparison {
       element(`${name}-bar`).style.width = `${fastest ? ((speed ?? 0) / fastest) * 100 : 0}%`;
       element(`${name}-speed`).textContent = `${perSecond(speed)} tokens/s`;
     }
-    const verdict = element("verdict");
-    verdict.className = "";
-    if (!plain.isComplete) {
-      verdict.textContent = `${plain.tokens.length} of ${drafted.tokens.length} tokens so far…`;
-      return;
-    }
-    const index = drafted.differsAt(plain);
-    verdict.className = index === null ? "equal" : "different";
-    verdict.textContent = [judgement(index, drafted), factor(drafted, plain)].filter(Boolean).join(" ");
+    if (plain.isComplete) judge(drafted, plain);
+    else tell(`${plain.tokens.length} of ${drafted.tokens.length} tokens so far…`);
   }
 
   stop() {
-    element("verdict").textContent = "Stopped before the texts could be compared.";
+    tell("Stopped before the texts could be compared.");
   }
+}
+
+/** Progress is for the eye alone: it would keep a screen reader talking. */
+function tell(progress, verdict = "", className = "") {
+  element("progress").textContent = progress;
+  element("verdict").textContent = verdict;
+  element("verdict").className = className;
+}
+
+function judge(drafted, plain) {
+  const index = drafted.differsAt(plain);
+  const words = [judgement(index, drafted), factor(drafted, plain)].filter(Boolean).join(" ");
+  tell("", words, index === null ? "equal" : "different");
 }
 
 function judgement(index, { tokens }) {
