@@ -41,13 +41,12 @@ class ChatAnswer(Answer[ChatRequest]):
 
     def complete(self, output: types_pb2.Delta) -> Object:
         """The message."""
-        message: Object = {"role": "assistant", "content": output.text or None, "refusal": None}
+        has_content = output.text or not output.tool_calls
+        message: Object = {"role": "assistant", "content": output.text if has_content else None, "refusal": None}
         if output.thought:
             message["reasoning_content"] = output.thought
         if output.tool_calls:
             message["tool_calls"] = self._calls(output)
-        elif not output.text:
-            message["content"] = ""
         return {"message": message, "logprobs": self._logprobs(output)}
 
     def _calls(self, delta: types_pb2.Delta) -> list[Object]:

@@ -47,6 +47,7 @@ async def open_door(app: ASGIApp, guard: Guard, listen: str, tls: ServerTls | No
         loop="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # what peers do wrong is no news
         access_log=False,
         proxy_headers=False,
         server_header=False,
