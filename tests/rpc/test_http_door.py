@@ -131,7 +131,7 @@ async def test_a_key_has_one_share_for_both_doors(open_client, verifier, endless
     async with open_client(**settings) as client, client.openai(api_key="one") as openai:
         await client.wait_for_health(SERVING)
         stream = await openai.completions.create(**ASKED, stream=True)
-        error, _ = await refusal(client.generation.StreamGenerate(request, metadata=metadata))
+        error, _ = await refusal(client.generation.StreamGenerate(request, metadata=metadata, timeout=5))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         async with client.openai(api_key="two") as other:
             await (await other.completions.create(**ASKED, stream=True)).close()

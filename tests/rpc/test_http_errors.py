@@ -13,6 +13,7 @@ from tandem.core import errors
 from tandem.gateway.http import call
 from tandem.gateway.http.errors import HTTP_STATUSES, refusal_of
 from tandem.rpc.errors import STATUS_CODES
+from tandem.rpc.server import NOTICE_SECONDS
 from tests.rpc.fake_verifier import finished, serving, started, verified
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -33,7 +34,7 @@ STATUSES = [400, 429, 429, 503, 503, 504, 500, 500]
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-@pytest.mark.parametrize(("row", "status"), zip(RAISED, STATUSES, strict=True), ids=str)
+@pytest.mark.parametrize(("row", "status"), list(zip(RAISED, STATUSES, strict=True)), ids=str)
 async def test_what_a_verifier_refuses_with(openai, fake, row, status, is_stream):
     error, kind, code = row
 
@@ -102,6 +103,7 @@ async def test_an_error_after_the_stream_began_is_its_last_event(client, openai,
         ("OPTIONS", "/v1/chat/completions", 405),
         ("POST", "/v1/models", 405),
         ("GET", "/v1/embeddings", 404),
+        ("GET", "/healthz/", 404),
         ("GET", "/v1/../healthz/x", 404),
         ("POST", "/tandem.v1.GenerationService/Generate", 404),
     ],
@@ -174,6 +176,7 @@ async def test_draining_lets_streams_end_and_refuses_new_ones(client, openai, fa
     assert caught.value.code == "draining"
     async with httpx2.AsyncClient(base_url=client.url) as http:
         assert (await http.get("/healthz")).status_code == 503
+    await asyncio.sleep(2 * NOTICE_SECONDS)
     assert not stopping.done(), "it waits for what runs over HTTP"
     go_on.set()
     assert [chunk.choices[0].finish_reason async for chunk in stream][-1] == "length"

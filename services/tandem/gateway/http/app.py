@@ -55,7 +55,7 @@ def make_app(
         *(playground_routes() if has_playground else ()),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
-    app.router.redirect_slashes = False  # it would send the caller to whatever host the caller named
+    app.router.redirect_slashes = False  # an address that is made of a Host header is anybody's
     return app
 
 

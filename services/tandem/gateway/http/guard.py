@@ -110,7 +110,8 @@ class GuardedEndpoint:
             self.guard.drain.check()
             with self.guard.drain.counted():
                 await self.endpoint(call)
-            return call.status or 200
+            assert call.status, "an endpoint answers or raises"
+            return call.status
         except ClientGone:
             logger.info("request %s: its client went away", call.request_id)
             return CLIENT_GONE
