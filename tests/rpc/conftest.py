@@ -22,7 +22,9 @@ from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 
 
 def pytest_asyncio_loop_factories(config, item):
-    return {"uvloop": uvloop.new_event_loop}
+    # uvloop runs Python between fork and exec, which beside gRPC's threads may crash: browsers are started without it.
+    starts_browser = item.get_closest_marker("browser")
+    return {"asyncio": asyncio.new_event_loop} if starts_browser else {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,6 +55,7 @@ class GatewayConfig:
     http_listen: str = option(
         "", help="HOST:PORT to serve OpenAI's HTTP API on besides; port 0 takes a free one; empty: none"
     )
+    playground: bool = option(True, help="a page at / of the HTTP port, to try the model on; false: none")
     health_listen: str = option("", help="HOST:PORT that tells health alone, in plain text, for probes; empty: none")
     metrics_listen: str = option("", help="HOST:PORT that shows metrics to Prometheus; empty: none")
     trace_content: bool = option(

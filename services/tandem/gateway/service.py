@@ -115,7 +115,9 @@ async def open_gateway(config: GatewayConfig) -> AsyncIterator[Gateway]:
     )
     server.add(model_service_pb2_grpc.add_ModelServiceServicer_to_server, ModelService(verifiers), MODEL_SERVICE)
     guard = Guard(authentication, allowances, server.drain, metrics)
-    app = make_app(answers, guard, lambda: server.is_serving, config.max_message_bytes)
+    app = make_app(
+        answers, guard, lambda: server.is_serving, config.max_message_bytes, has_playground=config.playground
+    )
     async with _followed(keys_file):
         try:
             address = await server.start(config.listen, config.health_listen)

@@ -18,10 +18,13 @@ from tandem.gateway.http.errors import Refusal
 from tandem.gateway.http.generation import GenerationEndpoint
 from tandem.gateway.http.guard import Guard
 from tandem.gateway.http.models import Models
+from tandem.gateway.http.playground_routes import playground_routes
 from tandem.gateway.token_spelling import TokenSpelling
 
 
-def make_app(answers: Answers, guard: Guard, is_serving: Callable[[], bool], max_body_bytes: int) -> Starlette:
+def make_app(
+    answers: Answers, guard: Guard, is_serving: Callable[[], bool], max_body_bytes: int, *, has_playground: bool
+) -> Starlette:
     """The whole door as an application.
 
     Args:
@@ -29,6 +32,7 @@ def make_app(answers: Answers, guard: Guard, is_serving: Callable[[], bool], max
         guard: stands around what needs a key.
         is_serving: whether requests are welcome.
         max_body_bytes: largest body of a request.
+        has_playground: whether there is a page at `/`. It is open to all: what it asks for needs a key as ever.
     """
     models = Models(answers.verifiers)
     rest = (answers, guard.allowances, TokenSpelling(answers.encoder.tokenizer), max_body_bytes)
@@ -48,6 +52,7 @@ def make_app(answers: Answers, guard: Guard, is_serving: Callable[[], bool], max
         Route(models_path, guard.around(models_path, models.list), methods=["GET"]),
         Route(model_path, guard.around(model_path, models.get), methods=["GET"]),
         Route("/healthz", health, methods=["GET"]),
+        *(playground_routes() if has_playground else ()),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_such_path})
     app.router.redirect_slashes = False  # an address that is made of a Host header is anybody's
