@@ -7,3 +7,4 @@ BUILD: tuple[tuple[str, ...], ...] = (
 )
 CASES: tuple[str, ...] = ("clients/cpp/build/cases",)
 UNIX: bool = True
+TESTS: tuple[tuple[str, ...], ...] = ()

@@ -6,3 +6,4 @@ BUILD: tuple[tuple[str, ...], ...] = (
 )
 CASES: tuple[str, ...] = ("node", "clients/node/build/cases/cases.js")
 UNIX: bool = True
+TESTS: tuple[tuple[str, ...], ...] = (("npm", "--prefix", "clients/node", "test"),)

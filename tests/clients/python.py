@@ -5,3 +5,4 @@ import sys
 BUILD: tuple[tuple[str, ...], ...] = ()
 CASES: tuple[str, ...] = (sys.executable, "clients/python/tests/cases.py")
 UNIX: bool = True
+TESTS: tuple[tuple[str, ...], ...] = ()  # pytest finds them

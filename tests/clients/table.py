@@ -3,6 +3,7 @@
 BUILD: commands, run in order from the top of the checkout
 CASES: the command to which a case's name is appended
 UNIX: whether the language can use Unix sockets
+TESTS: commands that run what tests the client has of its own, once it is built
 """
 
 import importlib
@@ -34,9 +35,11 @@ class Client:
     def __init__(self, language):
         self._module = importlib.import_module(f"tests.clients.{language}")
         self.has_unix = self._module.UNIX
-        for command in self._module.BUILD:
-            built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-            assert built.returncode == 0, f"{' '.join(command)}\n{built.stdout}{built.stderr}"
+        run_all(self._module.BUILD)
+
+    def run_own_tests(self):
+        """Those in the client's own language."""
+        run_all(self._module.TESTS)
 
     def run(self, case, door, **changes):
         """What a case printed."""
@@ -50,6 +53,13 @@ class Client:
         environment = {name: text for name, text in environment.items() if text is not None}
         command = (*self._module.CASES, case)
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=CASE_SECONDS)
+
+
+def run_all(commands):
+    """Runs commands from the top of the checkout; each must end well."""
+    for command in commands:
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert ended.returncode == 0, f"{' '.join(command)}\n{ended.stdout}{ended.stderr}"
 
 
 def require_tools(language):

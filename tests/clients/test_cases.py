@@ -49,6 +49,10 @@ def test_stream(client, replica, expected):
     check_stream(client.run("stream", replica.plain), expected)
 
 
+def test_its_own_tests(client):
+    client.run_own_tests()
+
+
 def test_unary(client, replica, expected):
     result = client.run("unary", replica.plain)
     assert result.pop("request_id")
