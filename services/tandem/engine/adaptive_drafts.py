@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from tandem.engine.acceptance import FIRST_GUESS, FIRST_GUESS_WEIGHT, Acceptance
 from tandem.engine.draft_allocation import Allocation, Offer, allocate
 from tandem.engine.draft_policy import Candidate, DraftPlan, RoundReport
-from tandem.engine.probing import Turns, expected_tokens, lost_seconds
+from tandem.engine.probing import LEAST_PRICE, Purses, Turns, expected_tokens, lost_seconds
 from tandem.engine.round_cost import Durations
 
-DRAFTER_MEMORY = 200.0  # rounds, of all its sequences
+DRAFTER_MEMORY = 1000.0  # rounds, of all its sequences
 SEQUENCE_MEMORY = 30.0
-DRAFTER_WEIGHT = 10.0  # of a drafter's average against a sequence's own rounds
+DRAFTER_WEIGHT = 15.0  # of a drafter's average against a sequence's own rounds
 FIRST_STEP = (10e-3, 0.0, 0.0)  # seconds, of any step: rows cost nothing until they were measured
 FIRST_DRAFTING = (0.0, 1e-3, 0.0)  # seconds, of each draft
 UNLIKE_GAIN = 1.05  # times the tokens a second, from which on sequences are given unlike numbers of drafts
@@ -57,7 +57,7 @@ class AdaptiveDrafts:
         self._steps = Durations(FIRST_STEP)  # by sequences and rows
         self._sequences: dict[int, list[_History]] = {}  # by sequence id; by drafter
         self._round = 0
-        self._single_probes, self._common_probes = Turns(), Turns()
+        self._single_probes, self._common_probes = Turns(), Purses()
 
     def plan(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
         """What pays, or a probe in place of it, and trials of new sequences."""
@@ -140,16 +140,20 @@ class AdaptiveDrafts:
             lambda num_rows: self._steps.seconds(len(offers), num_rows),
             lambda drafter, count, num_drafts: self._drafters[drafter].seconds(count, num_drafts),
         )
-        most = max(len(offer.chances) for offer in offers)
-        possible = [found for count in range(most + 1) if (found := self._equal(offers, count))]
-        equal = max(possible, key=lambda found: found.tokens_per_second)
+        equal = max(self._equals(offers), key=lambda found: found.tokens_per_second)
         return unlike if unlike.tokens_per_second > UNLIKE_GAIN * equal.tokens_per_second else equal
 
-    def _equal(self, offers: list[Offer], count: int) -> Allocation | None:
-        """As many drafts for each sequence as it has a use for, up to `count`; None: too many rows."""
-        counts = [min(count, len(offer.chances)) for offer in offers]
-        if len(offers) + sum(counts) > self._max_rows:
-            return None
+    def _equals(self, offers: Sequence[Offer]) -> list[Allocation]:
+        """As many drafts for each sequence as it has a use for, up to 0, 1, 2 ... while the step has rows."""
+        found = []
+        for count in range(max(len(offer.chances) for offer in offers) + 1):
+            counts = [min(count, len(offer.chances)) for offer in offers]
+            if count and len(offers) + sum(counts) > self._max_rows:
+                break
+            found.append(self._allocation(offers, counts))
+        return found
+
+    def _allocation(self, offers: Sequence[Offer], counts: list[int]) -> Allocation:
         tokens = len(offers) + sum(expected_tokens(one, number) for one, number in zip(offers, counts, strict=True))
         return Allocation(counts, tokens, self._seconds(offers, counts))
 
@@ -167,37 +171,32 @@ class AdaptiveDrafts:
     def _probe(
         self, offers: dict[int, list[Offer]], chosen: list[Offer], best: Allocation
     ) -> tuple[list[Offer], list[int]]:
-        """In place of what pays: all drafts of one sequence, or as many for every sequence, each in turn."""
+        """In place of what pays: all drafts of one sequence, or another number for every sequence."""
         drafters, num_sequences = list(offers), len(chosen)
-        for turns in (self._single_probes, self._common_probes):
-            turns.save(best.seconds)
+        self._single_probes.save(best.seconds)
+        self._common_probes.save(best.seconds)
         # 1) One sequence, by each drafter: what its drafts are worth now.
         if self._single_probes.is_due:
             place, number = divmod(self._single_probes.peek(len(drafters) * num_sequences), num_sequences)
             probed, counts = list(chosen), list(best.num_drafts)
             probed[number] = offers[drafters[place]][number]
             counts[number] = len(probed[number].chances)
-            if self._take(self._single_probes, probed, counts, chosen, best):
+            if _is_same(probed, counts, chosen, best):
+                self._single_probes.skip()  # it happens anyway
+            elif self._single_probes.take(lost_seconds(best, self._allocation(probed, counts))):
                 return probed, counts
-        # 2) All of them, with each number of drafts: what such a round takes now.
-        if self._common_probes.is_due:
-            most = max(len(offer.chances) for of_drafter in offers.values() for offer in of_drafter)
-            place, count = divmod(self._common_probes.peek(len(drafters) * (most + 1)), most + 1)
-            probed = offers[drafters[place]]
-            counts = [min(count, len(offer.chances)) for offer in probed]
-            if self._take(self._common_probes, probed, counts, chosen, best):
-                return probed, counts
-        return chosen, best.num_drafts
-
-    def _take(
-        self, turns: Turns, probed: list[Offer], counts: list[int], chosen: list[Offer], best: Allocation
-    ) -> bool:
-        if counts == best.num_drafts and all(
-            one.drafter == other.drafter for one, other, count in zip(probed, chosen, counts, strict=True) if count
-        ):
-            turns.skip()  # it happens anyway
-            return False
-        return turns.take(lost_seconds(best, probed, counts, self._seconds(probed, counts)))
+        # 2) All of them, with another number of drafts: what such a round takes now.
+        others = {
+            (drafter, count): found
+            for drafter, of_drafter in offers.items()
+            for count, found in enumerate(self._equals(of_drafter))
+            if not _is_same(of_drafter, found.num_drafts, chosen, best)
+        }
+        prices = {
+            choice: max(lost_seconds(best, found), LEAST_PRICE * best.seconds) for choice, found in others.items()
+        }
+        taken = self._common_probes.take(prices)
+        return (offers[taken[0]], others[taken].num_drafts) if taken else (chosen, best.num_drafts)
 
     def _seconds(self, offers: Sequence[Offer], counts: Sequence[int]) -> float:
         """What a round takes."""
@@ -206,3 +205,10 @@ class AdaptiveDrafts:
             asked = [count for offer, count in zip(offers, counts, strict=True) if count and offer.drafter == drafter]
             drafting += self._drafters[drafter].seconds(len(asked), max(asked)) if asked else 0.0
         return drafting + self._steps.seconds(len(offers), len(offers) + sum(counts))
+
+
+def _is_same(probed: Sequence[Offer], counts: Sequence[int], chosen: Sequence[Offer], best: Allocation) -> bool:
+    """Whether drafts are what is chosen anyway."""
+    return counts == best.num_drafts and all(
+        one.drafter == other.drafter for one, other, count in zip(probed, chosen, counts, strict=True) if count
+    )
