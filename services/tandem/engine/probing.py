@@ -4,7 +4,7 @@ What was given up once would stay given up otherwise: a drafter that recovers, a
 small share of the time goes into it, so what is believed to cost much is tried rarely.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import mul

@@ -1,4 +1,4 @@
-"""What the policy loses against the best fixed number of drafts, where rounds take what they took on two cores of a CPU.
+"""What the policy loses against the best fixed number of drafts, where rounds take what they took on two CPU cores.
 
 Calibration knows these times only roughly: it has shorter texts, and no drafter that empties the caches in between.
 """
