@@ -6,6 +6,8 @@ follows a text that becomes harder, a machine that becomes busy and a drafter th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
 
 from tandem.engine.acceptance import FIRST_GUESS, FIRST_GUESS_WEIGHT, Acceptance
 from tandem.engine.draft_allocation import Allocation, Offer, allocate
@@ -70,8 +72,9 @@ class AdaptiveDrafts:
         if not present or not any(one.max_drafts for one in candidates):
             return []
         offers = {drafter: self._offers(candidates, drafter, max_drafts[drafter]) for drafter in present}
-        chosen, best = self._choose(offers)
-        chosen, counts = self._probe(offers, chosen, best)
+        equals = {drafter: self._equals(of_drafter) for drafter, of_drafter in offers.items()}
+        chosen, best = self._choose(offers, equals)
+        chosen, counts = self._probe(offers, equals, chosen, best)
         plans = {(plan.sequence_id, plan.drafter): plan for plan in self._trials(candidates, offers)}
         for candidate, offer, count in zip(candidates, chosen, counts, strict=True):
             if count:
@@ -115,21 +118,20 @@ class AdaptiveDrafts:
             for one in candidates
         ]
 
-    def _choose(self, offers: dict[int, list[Offer]]) -> tuple[list[Offer], Allocation]:
+    def _choose(
+        self, offers: dict[int, list[Offer]], equals: dict[int, list[Allocation]]
+    ) -> tuple[list[Offer], Allocation]:
         """One drafter for all, or for each sequence the one that is right more often."""
-        ways = list(offers.values())
-        num_sequences = len(ways[0])
-        if len(ways) > 1 and num_sequences > 1:
-            ways.append(
-                [
-                    max(several, key=lambda offer: expected_tokens(offer, len(offer.chances)))
-                    for several in zip(*ways, strict=True)
-                ]
-            )
-        allocations = [self._allocate(way) for way in ways]
-        return max(zip(ways, allocations, strict=True), key=lambda found: found[1].tokens_per_second)
+        ways = [(of_drafter, self._allocate(of_drafter, equals[drafter])) for drafter, of_drafter in offers.items()]
+        if len(ways) > 1 and len(ways[0][0]) > 1:
+            mixed = [
+                max(several, key=lambda offer: expected_tokens(offer, len(offer.chances)))
+                for several in zip(*offers.values(), strict=True)
+            ]
+            ways.append((mixed, self._allocate(mixed, self._equals(mixed))))
+        return max(ways, key=lambda found: found[1].tokens_per_second)
 
-    def _allocate(self, offers: list[Offer]) -> Allocation:
+    def _allocate(self, offers: list[Offer], equals: list[Allocation]) -> Allocation:
         """As many drafts for each sequence, unless unlike numbers promise clearly more.
 
         Attention may pad sequences with unlike numbers of rows to the longest, which their sum does not tell.
@@ -140,22 +142,21 @@ class AdaptiveDrafts:
             lambda num_rows: self._steps.seconds(len(offers), num_rows),
             lambda drafter, count, num_drafts: self._drafters[drafter].seconds(count, num_drafts),
         )
-        equal = max(self._equals(offers), key=lambda found: found.tokens_per_second)
+        equal = max(equals, key=lambda found: found.tokens_per_second)
         return unlike if unlike.tokens_per_second > UNLIKE_GAIN * equal.tokens_per_second else equal
 
     def _equals(self, offers: Sequence[Offer]) -> list[Allocation]:
         """As many drafts for each sequence as it has a use for, up to 0, 1, 2 ... while the step has rows."""
-        found = []
-        for count in range(max(len(offer.chances) for offer in offers) + 1):
-            counts = [min(count, len(offer.chances)) for offer in offers]
-            if count and len(offers) + sum(counts) > self._max_rows:
-                break
-            found.append(self._allocation(offers, counts))
+        found, counts, tokens = [], [0] * len(offers), float(len(offers))
+        chances = [list(accumulate(offer.chances, mul)) for offer in offers]  # of each draft and all before it
+        for count in range(max(map(len, chances)) + 1):
+            if count:
+                counts = [min(count, len(of_one)) for of_one in chances]
+                tokens += sum(of_one[count - 1] for of_one in chances if len(of_one) >= count)
+                if len(offers) + sum(counts) > self._max_rows:
+                    break
+            found.append(Allocation(counts, tokens, self._seconds(offers, counts)))
         return found
-
-    def _allocation(self, offers: Sequence[Offer], counts: list[int]) -> Allocation:
-        tokens = len(offers) + sum(expected_tokens(one, number) for one, number in zip(offers, counts, strict=True))
-        return Allocation(counts, tokens, self._seconds(offers, counts))
 
     def _trials(self, candidates: Sequence[Candidate], offers: dict[int, list[Offer]]) -> list[DraftPlan]:
         """Drafts that are not verified: the target's own tokens tell how good they would have been."""
@@ -169,7 +170,11 @@ class AdaptiveDrafts:
         ]
 
     def _probe(
-        self, offers: dict[int, list[Offer]], chosen: list[Offer], best: Allocation
+        self,
+        offers: dict[int, list[Offer]],
+        equals: dict[int, list[Allocation]],
+        chosen: list[Offer],
+        best: Allocation,
     ) -> tuple[list[Offer], list[int]]:
         """In place of what pays: all drafts of one sequence, or another number for every sequence."""
         drafters, num_sequences = list(offers), len(chosen)
@@ -183,14 +188,17 @@ class AdaptiveDrafts:
             counts[number] = len(probed[number].chances)
             if _is_same(probed, counts, chosen, best):
                 self._single_probes.skip()  # it happens anyway
-            elif self._single_probes.take(lost_seconds(best, self._allocation(probed, counts))):
-                return probed, counts
+            else:
+                tokens = len(probed) + sum(map(expected_tokens, probed, counts))
+                found = Allocation(counts, tokens, self._seconds(probed, counts))
+                if self._single_probes.take(lost_seconds(best, found)):
+                    return probed, counts
         # 2) All of them, with another number of drafts: what such a round takes now.
         others = {
             (drafter, count): found
-            for drafter, of_drafter in offers.items()
-            for count, found in enumerate(self._equals(of_drafter))
-            if not _is_same(of_drafter, found.num_drafts, chosen, best)
+            for drafter, of_drafter in equals.items()
+            for count, found in enumerate(of_drafter)
+            if not _is_same(offers[drafter], found.num_drafts, chosen, best)
         }
         prices = {
             choice: max(lost_seconds(best, found), LEAST_PRICE * best.seconds) for choice, found in others.items()

@@ -17,7 +17,8 @@ MEMORY = 20  # measurements
 PACE_RATE = 0.1
 SHORTEST = 1e-9  # seconds
 OUTLIER = 1.5  # times what was expected: a pause of the process, not the price of the size
-FITS_EVERY = 32  # measurements
+FITS_EVERY = 32  # measurements, the line
+CORRECTS_EVERY = 8  # measurements, what was measured over the line
 SWEEPS = 30
 RIDGE = 1e-3  # of a measurement, for the line as it was
 
@@ -72,11 +73,10 @@ class Durations:
             size.add(x, y, seconds / self._pace)
         self._count += 1
         if size is None or size.count < YOUNG or self._count % FITS_EVERY == 0:
-            sizes_of_all = [one for of_x in self._sizes.values() for one in of_x.values()]
-            self._line = _fit_line(sizes_of_all, self._line)
+            self._line = _fit_line([one for of_x in self._sizes.values() for one in of_x.values()], self._line)
             for bucket in self._sizes:
                 self._correct(bucket)
-        else:
+        elif self._count % CORRECTS_EVERY == 0:
             self._correct(_bucket(x, 2))
 
     def seconds(self, x: int, y: int) -> float:
