@@ -3,6 +3,7 @@
 import pytest
 
 from tandem.cli.bench.acceptance import acceptance
+from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.latency import FirstToken, percentile
 from tandem.cli.bench.stream import Arrival, Sample, Stream
 from tandem.cli.bench.throughput import How, Measured, Throughput, count_equal_texts, rate_together, throughput
@@ -40,6 +41,8 @@ def test_a_batch_counts_while_all_of_it_are_written():
     second = stream((2.0, 1), (5.0, 3), (9.0, 7))
     assert rate_together([first, second]) == (5 + 2) / 2, "from the second one's first token to the first one's end"
     assert rate_together([first]) == 7 / 3
+    with pytest.raises(MeasurementFailed):
+        rate_together([first, stream((4.5, 1), (5.0, 3))])
 
 
 def test_streams_together_share_the_time():

@@ -1,5 +1,6 @@
 """Adaptive K beside every fixed one, over batches."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median, mode
@@ -7,10 +8,10 @@ from statistics import median, mode
 from tandem.cli.bench import any_k
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.goal import Goal
-from tandem.cli.bench.measuring import in_batches
 from tandem.cli.bench.prompts import Prompt, encode, read_texts, spread
 from tandem.cli.bench.replica import Journal, open_verifier
 from tandem.cli.bench.section import Section
+from tandem.cli.bench.stream import Stream
 from tandem.cli.bench.throughput import rate_together
 from tandem.cli.bench.verifier_client import Ask, VerifierClient
 from tandem.cli.up_config import SPLIT
@@ -43,14 +44,14 @@ async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
     samples: dict[str, list[float]] = {}
     async with open_verifier(config, SPLIT, journal, adaptive_k=True, verifier_module=any_k.MODULE) as verifier:
         for k in settings.values():
-            await _rate(verifier, k, prompts[: max(NUM_TURNS)])
+            await _write(verifier, k, prompts[: max(NUM_TURNS)])
         for batch, num_turns in NUM_TURNS.items():
             names = list(settings)
             for turn in range(num_turns):
                 # Everybody writes the same texts of a turn, one right after the other.
                 texts = [prompts[(turn + place) % len(prompts)] for place in range(batch)]
                 for name in names if turn % 2 else reversed(names):
-                    rate = await _rate(verifier, settings[name], texts)
+                    rate = rate_together(await _write(verifier, settings[name], texts))
                     samples.setdefault(_sample(batch, name), []).append(rate)
                     journal.on_event(f"batch {batch}, turn {turn + 1} of {num_turns}, {name}: {rate:.1f} tokens/s")
                 if turn + 1 == NUM_TRIALS:
@@ -58,10 +59,10 @@ async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
     return _section(samples)
 
 
-async def _rate(verifier: VerifierClient, k: int, prompts: Sequence[Prompt]) -> float:
+async def _write(verifier: VerifierClient, k: int, prompts: Sequence[Prompt]) -> Sequence[Stream]:
+    """A text for each prompt, all at once."""
     ask = Ask(MAX_TOKENS, k, cache_salt=CACHE_SALT)
-    (streams,) = await in_batches(lambda one: verifier.generate(one.token_ids, ask), prompts, len(prompts))
-    return rate_together(streams)
+    return await asyncio.gather(*(verifier.generate(one.token_ids, ask) for one in prompts))
 
 
 def promising(rates: dict[str, list[float]]) -> list[str]:
