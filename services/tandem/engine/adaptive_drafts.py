@@ -6,16 +6,18 @@ follows a text that becomes harder, a machine that becomes busy and a drafter th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import mul
 
 from tandem.engine.acceptance import FIRST_GUESS, FIRST_GUESS_WEIGHT, Acceptance
 from tandem.engine.draft_allocation import Allocation, Offer, allocate
 from tandem.engine.draft_policy import Candidate, DraftPlan, RoundReport
-from tandem.engine.probing import Turns, expected_tokens, lost_seconds
+from tandem.engine.probing import LEAST_PRICE, Purses, Turns, expected_tokens, lost_seconds
 from tandem.engine.round_cost import Durations
 
-DRAFTER_MEMORY = 200.0  # rounds, of all its sequences
+DRAFTER_MEMORY = 1000.0  # rounds, of all its sequences
 SEQUENCE_MEMORY = 30.0
-DRAFTER_WEIGHT = 10.0  # of a drafter's average against a sequence's own rounds
+DRAFTER_WEIGHT = 15.0  # of a drafter's average against a sequence's own rounds
 FIRST_STEP = (10e-3, 0.0, 0.0)  # seconds, of any step: rows cost nothing until they were measured
 FIRST_DRAFTING = (0.0, 1e-3, 0.0)  # seconds, of each draft
 UNLIKE_GAIN = 1.05  # times the tokens a second, from which on sequences are given unlike numbers of drafts
@@ -57,7 +59,7 @@ class AdaptiveDrafts:
         self._steps = Durations(FIRST_STEP)  # by sequences and rows
         self._sequences: dict[int, list[_History]] = {}  # by sequence id; by drafter
         self._round = 0
-        self._single_probes, self._common_probes = Turns(), Turns()
+        self._single_probes, self._common_probes = Turns(), Purses()
 
     def plan(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
         """What pays, or a probe in place of it, and trials of new sequences."""
@@ -70,8 +72,9 @@ class AdaptiveDrafts:
         if not present or not any(one.max_drafts for one in candidates):
             return []
         offers = {drafter: self._offers(candidates, drafter, max_drafts[drafter]) for drafter in present}
-        chosen, best = self._choose(offers)
-        chosen, counts = self._probe(offers, chosen, best)
+        equals = {drafter: self._equals(of_drafter) for drafter, of_drafter in offers.items()}
+        chosen, best = self._choose(offers, equals)
+        chosen, counts = self._probe(offers, equals, chosen, best)
         plans = {(plan.sequence_id, plan.drafter): plan for plan in self._trials(candidates, offers)}
         for candidate, offer, count in zip(candidates, chosen, counts, strict=True):
             if count:
@@ -115,21 +118,20 @@ class AdaptiveDrafts:
             for one in candidates
         ]
 
-    def _choose(self, offers: dict[int, list[Offer]]) -> tuple[list[Offer], Allocation]:
+    def _choose(
+        self, offers: dict[int, list[Offer]], equals: dict[int, list[Allocation]]
+    ) -> tuple[list[Offer], Allocation]:
         """One drafter for all, or for each sequence the one that is right more often."""
-        ways = list(offers.values())
-        num_sequences = len(ways[0])
-        if len(ways) > 1 and num_sequences > 1:
-            ways.append(
-                [
-                    max(several, key=lambda offer: expected_tokens(offer, len(offer.chances)))
-                    for several in zip(*ways, strict=True)
-                ]
-            )
-        allocations = [self._allocate(way) for way in ways]
-        return max(zip(ways, allocations, strict=True), key=lambda found: found[1].tokens_per_second)
+        ways = [(of_drafter, self._allocate(of_drafter, equals[drafter])) for drafter, of_drafter in offers.items()]
+        if len(ways) > 1 and len(ways[0][0]) > 1:
+            mixed = [
+                max(several, key=lambda offer: expected_tokens(offer, len(offer.chances)))
+                for several in zip(*offers.values(), strict=True)
+            ]
+            ways.append((mixed, self._allocate(mixed, self._equals(mixed))))
+        return max(ways, key=lambda found: found[1].tokens_per_second)
 
-    def _allocate(self, offers: list[Offer]) -> Allocation:
+    def _allocate(self, offers: list[Offer], equals: list[Allocation]) -> Allocation:
         """As many drafts for each sequence, unless unlike numbers promise clearly more.
 
         Attention may pad sequences with unlike numbers of rows to the longest, which their sum does not tell.
@@ -140,18 +142,21 @@ class AdaptiveDrafts:
             lambda num_rows: self._steps.seconds(len(offers), num_rows),
             lambda drafter, count, num_drafts: self._drafters[drafter].seconds(count, num_drafts),
         )
-        most = max(len(offer.chances) for offer in offers)
-        possible = [found for count in range(most + 1) if (found := self._equal(offers, count))]
-        equal = max(possible, key=lambda found: found.tokens_per_second)
+        equal = max(equals, key=lambda found: found.tokens_per_second)
         return unlike if unlike.tokens_per_second > UNLIKE_GAIN * equal.tokens_per_second else equal
 
-    def _equal(self, offers: list[Offer], count: int) -> Allocation | None:
-        """As many drafts for each sequence as it has a use for, up to `count`; None: too many rows."""
-        counts = [min(count, len(offer.chances)) for offer in offers]
-        if len(offers) + sum(counts) > self._max_rows:
-            return None
-        tokens = len(offers) + sum(expected_tokens(one, number) for one, number in zip(offers, counts, strict=True))
-        return Allocation(counts, tokens, self._seconds(offers, counts))
+    def _equals(self, offers: Sequence[Offer]) -> list[Allocation]:
+        """As many drafts for each sequence as it has a use for, up to 0, 1, 2 ... while the step has rows."""
+        found, counts, tokens = [], [0] * len(offers), float(len(offers))
+        chances = [list(accumulate(offer.chances, mul)) for offer in offers]  # of each draft and all before it
+        for count in range(max(map(len, chances)) + 1):
+            if count:
+                counts = [min(count, len(of_one)) for of_one in chances]
+                tokens += sum(of_one[count - 1] for of_one in chances if len(of_one) >= count)
+                if len(offers) + sum(counts) > self._max_rows:
+                    break
+            found.append(Allocation(counts, tokens, self._seconds(offers, counts)))
+        return found
 
     def _trials(self, candidates: Sequence[Candidate], offers: dict[int, list[Offer]]) -> list[DraftPlan]:
         """Drafts that are not verified: the target's own tokens tell how good they would have been."""
@@ -165,39 +170,41 @@ class AdaptiveDrafts:
         ]
 
     def _probe(
-        self, offers: dict[int, list[Offer]], chosen: list[Offer], best: Allocation
+        self,
+        offers: dict[int, list[Offer]],
+        equals: dict[int, list[Allocation]],
+        chosen: list[Offer],
+        best: Allocation,
     ) -> tuple[list[Offer], list[int]]:
-        """In place of what pays: all drafts of one sequence, or as many for every sequence, each in turn."""
+        """In place of what pays: all drafts of one sequence, or another number for every sequence."""
         drafters, num_sequences = list(offers), len(chosen)
-        for turns in (self._single_probes, self._common_probes):
-            turns.save(best.seconds)
+        self._single_probes.save(best.seconds)
+        self._common_probes.save(best.seconds)
         # 1) One sequence, by each drafter: what its drafts are worth now.
         if self._single_probes.is_due:
             place, number = divmod(self._single_probes.peek(len(drafters) * num_sequences), num_sequences)
             probed, counts = list(chosen), list(best.num_drafts)
             probed[number] = offers[drafters[place]][number]
             counts[number] = len(probed[number].chances)
-            if self._take(self._single_probes, probed, counts, chosen, best):
-                return probed, counts
-        # 2) All of them, with each number of drafts: what such a round takes now.
-        if self._common_probes.is_due:
-            most = max(len(offer.chances) for of_drafter in offers.values() for offer in of_drafter)
-            place, count = divmod(self._common_probes.peek(len(drafters) * (most + 1)), most + 1)
-            probed = offers[drafters[place]]
-            counts = [min(count, len(offer.chances)) for offer in probed]
-            if self._take(self._common_probes, probed, counts, chosen, best):
-                return probed, counts
-        return chosen, best.num_drafts
-
-    def _take(
-        self, turns: Turns, probed: list[Offer], counts: list[int], chosen: list[Offer], best: Allocation
-    ) -> bool:
-        if counts == best.num_drafts and all(
-            one.drafter == other.drafter for one, other, count in zip(probed, chosen, counts, strict=True) if count
-        ):
-            turns.skip()  # it happens anyway
-            return False
-        return turns.take(lost_seconds(best, probed, counts, self._seconds(probed, counts)))
+            if _is_same(probed, counts, chosen, best):
+                self._single_probes.skip()  # it happens anyway
+            else:
+                tokens = len(probed) + sum(map(expected_tokens, probed, counts))
+                found = Allocation(counts, tokens, self._seconds(probed, counts))
+                if self._single_probes.take(lost_seconds(best, found)):
+                    return probed, counts
+        # 2) All of them, with another number of drafts: what such a round takes now.
+        others = {
+            (drafter, count): found
+            for drafter, of_drafter in equals.items()
+            for count, found in enumerate(of_drafter)
+            if not _is_same(offers[drafter], found.num_drafts, chosen, best)
+        }
+        prices = {
+            choice: max(lost_seconds(best, found), LEAST_PRICE * best.seconds) for choice, found in others.items()
+        }
+        taken = self._common_probes.take(prices)
+        return (offers[taken[0]], others[taken].num_drafts) if taken else (chosen, best.num_drafts)
 
     def _seconds(self, offers: Sequence[Offer], counts: Sequence[int]) -> float:
         """What a round takes."""
@@ -206,3 +213,10 @@ class AdaptiveDrafts:
             asked = [count for offer, count in zip(offers, counts, strict=True) if count and offer.drafter == drafter]
             drafting += self._drafters[drafter].seconds(len(asked), max(asked)) if asked else 0.0
         return drafting + self._steps.seconds(len(offers), len(offers) + sum(counts))
+
+
+def _is_same(probed: Sequence[Offer], counts: Sequence[int], chosen: Sequence[Offer], best: Allocation) -> bool:
+    """Whether drafts are what is chosen anyway."""
+    return counts == best.num_drafts and all(
+        one.drafter == other.drafter for one, other, count in zip(probed, chosen, counts, strict=True) if count
+    )

@@ -1,6 +1,6 @@
 """Puts an engine together from a target and its limits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -28,6 +28,8 @@ from tandem.sampling.judge import Judge, judge
 from tandem.telemetry.metrics import Metrics
 
 _USUAL_DRAFTS = (2, 4, 7, 11)  # a round
+
+MakePolicy = Callable[[int, int], DraftPolicy]  # for so many drafters, and rows of a step at most
 
 
 def make_storage(
@@ -78,6 +80,7 @@ def make_engine(
     judge: Judge = judge,
     is_k_fixed: bool = True,
     on_enter: OnEnter | None = None,
+    adaptive: MakePolicy = AdaptiveDrafts,
 ) -> Engine:
     """An engine that is not started.
 
@@ -95,12 +98,13 @@ def make_engine(
         judge: says which drafts stand.
         is_k_fixed: drafters make as many drafts as `limits` has room for, or it is theirs to say how many they make.
         on_enter: told which sequence has taken which slot, on the engine's thread.
+        adaptive: makes the policy behind `adaptive_k`.
     """
     kv = KvAllocator(target.kv_groups, limits.num_blocks(target.config), limits.block_size)
     tables = SharedTables(kv, [group.name for group in target.kv_groups])
     runner = ModelRunner(target, storage, kv, inputs, tables, judge)
     scheduler = Scheduler(limits, kv)
-    chosen: DraftPolicy = AdaptiveDrafts(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
+    chosen: DraftPolicy = adaptive(len(drafters), limits.max_step_tokens) if adaptive_k else FixedDrafts()
     policy = MeasuredDrafts(chosen, metrics)
     speculation = Speculation(drafters, policy, scheduler, runner.vocabulary_size, metrics)
     ahead = None

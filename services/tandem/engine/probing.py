@@ -4,14 +4,15 @@ What was given up once would stay given up otherwise: a drafter that recovers, a
 small share of the time goes into it, so what is believed to cost much is tried rarely.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import mul
 
 from tandem.engine.draft_allocation import Allocation, Offer
 
 SHARE = 0.005  # of the time, for each of the two kinds of probes
+LEAST_PRICE = 0.03  # of a round's time: what is believed to cost nothing is not tried all the time
 
 
 @dataclass
@@ -53,10 +54,38 @@ class Turns:
         return True
 
 
-def lost_seconds(best: Allocation, offers: Sequence[Offer], num_drafts: Sequence[int], seconds: float) -> float:
+@dataclass
+class Purses:
+    """The other kind: every choice saves for itself, so that a dear one holds up no cheap one.
+
+    What is believed to be nearly as good as the best is tried most, where it costs least and knowing matters most.
+    """
+
+    _saved: dict[tuple[int, int], float] = field(default_factory=dict)  # seconds, by drafter and number of drafts
+
+    def save(self, round_seconds: float) -> None:
+        """A round has passed."""
+        for choice in self._saved:
+            self._saved[choice] += SHARE * round_seconds / len(self._saved)
+
+    def charge(self, seconds: float) -> None:
+        """Time was lost that nobody had expected."""
+        self.save(-seconds / SHARE)
+
+    def take(self, prices: Mapping[tuple[int, int], float]) -> tuple[int, int] | None:
+        """The choice that could pay its price, in seconds, most times over, if any can; it begins to save anew."""
+        for choice in prices:
+            self._saved.setdefault(choice, 0.0)
+        found = max(prices, key=lambda choice: self._saved[choice] / prices[choice], default=None)
+        if found is None or self._saved[found] < prices[found]:
+            return None
+        self._saved[found] = 0.0
+        return found
+
+
+def lost_seconds(best: Allocation, other: Allocation) -> float:
     """What a round costs beyond what its tokens would have taken at the best known rate."""
-    tokens = len(offers) + sum(expected_tokens(one, count) for one, count in zip(offers, num_drafts, strict=True))
-    return max(0.0, seconds - tokens / best.tokens_per_second)
+    return max(0.0, other.seconds - other.tokens / best.tokens_per_second)
 
 
 def expected_tokens(offer: Offer, num_drafts: int) -> float:

@@ -10,7 +10,6 @@ pace        how fast the machine is just now: longer texts and busy neighbours s
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import accumulate
 from math import log2
 
 YOUNG = 8  # measurements of a size after which it tells of the machine's pace
@@ -18,7 +17,8 @@ MEMORY = 20  # measurements
 PACE_RATE = 0.1
 SHORTEST = 1e-9  # seconds
 OUTLIER = 1.5  # times what was expected: a pause of the process, not the price of the size
-FITS_EVERY = 32  # measurements
+FITS_EVERY = 32  # measurements, the line
+CORRECTS_EVERY = 8  # measurements, what was measured over the line
 SWEEPS = 30
 RIDGE = 1e-3  # of a measurement, for the line as it was
 
@@ -68,12 +68,16 @@ class Durations:
             sizes[_bucket(y, 4)] = _Size(x, y, seconds / self._pace)
         else:
             if size.count >= YOUNG:
-                ratio = seconds / self._base(x, y)
+                ratio = seconds / size.seconds
                 self._pace += PACE_RATE * (min(ratio, OUTLIER * self._pace) - self._pace)
             size.add(x, y, seconds / self._pace)
         self._count += 1
         if size is None or size.count < YOUNG or self._count % FITS_EVERY == 0:
-            self._fit()
+            self._line = _fit_line([one for of_x in self._sizes.values() for one in of_x.values()], self._line)
+            for bucket in self._sizes:
+                self._correct(bucket)
+        elif self._count % CORRECTS_EVERY == 0:
+            self._correct(_bucket(x, 2))
 
     def seconds(self, x: int, y: int) -> float:
         """What so much work takes."""
@@ -96,21 +100,34 @@ class Durations:
         share = (y - ys[place - 1]) / (ys[place] - ys[place - 1])
         return factors[place - 1] + share * (factors[place] - factors[place - 1])
 
-    def _fit(self) -> None:
+    def _correct(self, bucket: int) -> None:
         self._known.clear()
-        sizes = [size for of_x in self._sizes.values() for size in of_x.values()]
-        self._line = _fit_line(sizes, self._line)
         a, b, c = self._line
-        for bucket, of_x in self._sizes.items():
-            ordered = sorted(of_x.values(), key=lambda size: size.y)
-            rising = accumulate((size.seconds for size in ordered), max)  # no noise makes work look cheaper than none
-            self._corrections[bucket] = (
-                [size.y for size in ordered],
-                [
-                    1 + (seconds / (a + b * size.x + c * size.y) - 1) * size.count / (size.count + 1)
-                    for seconds, size in zip(rising, ordered, strict=True)
-                ],
-            )
+        ordered = sorted(self._sizes[bucket].values(), key=lambda size: size.y)
+        self._corrections[bucket] = (
+            [size.y for size in ordered],
+            [
+                1 + (seconds / (a + b * size.x + c * size.y) - 1) * size.count / (size.count + 1)
+                for seconds, size in zip(_rising(ordered), ordered, strict=True)
+            ],
+        )
+
+
+def _rising(sizes: list[_Size]) -> list[float]:
+    """The seconds of each, none below those before it, so that no noise makes work look cheaper than none.
+
+    The closest such numbers (pool adjacent violators: Ayer et al., "An empirical distribution function for sampling
+    with incomplete information", 1955).
+    """
+    pools: list[tuple[float, int, int]] = []  # seconds, measurements, sizes
+    for size in sizes:
+        seconds, weight, number = size.seconds, min(size.count, MEMORY), 1
+        while pools and pools[-1][0] > seconds:
+            before, weight_before, number_before = pools.pop()
+            seconds = (weight_before * before + weight * seconds) / (weight_before + weight)
+            weight, number = weight_before + weight, number_before + number
+        pools.append((seconds, weight, number))
+    return [seconds for seconds, _, number in pools for _ in range(number)]
 
 
 def _bucket(size: int, per_doubling: int) -> int:

@@ -11,7 +11,8 @@ from tandem.core.config import describe as describe_config
 from tandem.core.errors import EngineFault
 from tandem.core.sampling_params import SamplingParams, StoppingParams
 from tandem.core.sequence import FinishReason, Sequence
-from tandem.engine.assembly import make_engine
+from tandem.engine.adaptive_drafts import AdaptiveDrafts
+from tandem.engine.assembly import MakePolicy, make_engine
 from tandem.engine.draft_source import DraftSource
 from tandem.engine.engine import Engine
 from tandem.exchange.shared_exchange import SharedExchange
@@ -62,21 +63,23 @@ async def run(
     weights: WeightSource = CHECKPOINT,
     judge: Judge = judge,
     rank_module: str = RANK_MODULE,
+    adaptive: MakePolicy = AdaptiveDrafts,
 ) -> None:
     """Serves until the process is told to stop.
 
     Args:
         config: the settings.
         weights: where those of target and drafter come from.
-        judge: says which drafts stand. No setting reaches this or the weights: only a benchmark has others.
+        judge: says which drafts stand. No setting reaches this, the weights or the policy: only a benchmark has others.
         rank_module: run by the target's other ranks, if there are any; its weights come from the same place.
+        adaptive: makes the policy of adaptive K.
 
     Raises:
         ConfigError: the verifier cannot start with `config`.
         EngineFault: the engine died, or another rank.
     """
     logger.info("verifier: %s", describe_config(config))
-    async with open_verifier(config, weights, judge, rank_module) as verifier:
+    async with open_verifier(config, weights, judge, rank_module, adaptive) as verifier:
         logger.info("verifier ready on %s", verifier.address)
         background = [*verifier.background, publish(verifier.metrics, config.metrics_listen)]
         await serve_until_stopped(verifier.server, config.drain_seconds, background)
@@ -88,6 +91,7 @@ async def open_verifier(
     weights: WeightSource = CHECKPOINT,
     judge: Judge = judge,
     rank_module: str = RANK_MODULE,
+    adaptive: MakePolicy = AdaptiveDrafts,
 ) -> AsyncIterator[Verifier]:
     """A verifier that is warm and says SERVING; the drafter, if any, comes when it comes. See `run`.
 
@@ -119,6 +123,7 @@ async def open_verifier(
                 judge,
                 is_k_fixed=config.num_speculative_tokens is not None,
                 on_enter=lambda slot, sequence: _announce(drafters, slot, sequence),
+                adaptive=adaptive,
             )
             if config.adaptive_k and drafters and model.limits.max_draft_tokens:
                 await asyncio.to_thread(engine.calibrate)

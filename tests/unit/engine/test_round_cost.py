@@ -60,3 +60,9 @@ def test_a_machine_that_becomes_slow_slows_what_is_not_measured_now():
         durations.record(1, 5, 30.0)
     assert durations.seconds(1, 5) == pytest.approx(30.0, rel=0.1)
     assert durations.seconds(1, 1) > 1.4 * before
+
+
+def test_one_size_that_looks_dear_does_not_make_all_larger_ones_dear():
+    durations = measured(lambda x, y: 10.0, [(1, y) for y in range(2, 8)], turns=20)
+    durations.record(1, 1, 14.0)
+    assert durations.seconds(1, 7) < 10.5

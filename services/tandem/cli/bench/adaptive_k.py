@@ -1,54 +1,57 @@
 """Adaptive K beside every fixed one, over batches."""
 
+import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from statistics import median, mode
 
+from tandem.cli.bench import any_k
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.goal import Goal
-from tandem.cli.bench.measuring import in_batches
 from tandem.cli.bench.prompts import Prompt, encode, read_texts, spread
 from tandem.cli.bench.replica import Journal, open_verifier
 from tandem.cli.bench.section import Section
-from tandem.cli.bench.throughput import throughput
+from tandem.cli.bench.stream import Stream
+from tandem.cli.bench.throughput import rate_together
 from tandem.cli.bench.verifier_client import Ask, VerifierClient
 from tandem.cli.up_config import SPLIT
 
 NAME = "adaptive-k"
-FIXED = (0, 1, 2, 4, 6)
+FIXED = (0, 1, 2, 4, any_k.MAX_DRAFTS)
 ADAPTIVE = "adaptive"
 MAX_TOKENS = 64
-NUM_TURNS = {1: 36, 4: 18, 16: 12}  # streams at a time -> texts of each; as much time for every batch
+NUM_TURNS = {1: 48, 4: 44, 16: 22}  # streams at a time -> texts of each; about as much time for every batch
 NUM_TRIALS = 4  # turns with every fixed K
 HOPELESS = 0.92  # of the best one's median in the trials: such a K is not tried further
+NUM_PROMPTS = 40
+CACHE_SALT = "adaptive K"  # every prompt is computed once, however often it is asked for
 GOAL = 0.97
 
 
 async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
-    """Tokens a second after the first one, of every setting in turn, and again.
+    """Tokens a second while a batch is complete, of every setting in turn, and again.
+
+    All settings are served by one verifier, so that nothing but K differs. What adaptive K knows is what it found out
+    in its own turns.
 
     Raises:
         TandemError: something could not be measured.
     """
-    config = replace(config, num_speculative_tokens=max(FIXED))
-    prompts = spread(await encode(read_texts(config.prompts), config.target), max(NUM_TURNS))
+    config = replace(config, num_speculative_tokens=any_k.ADAPTIVE)
+    every_prompt = await encode(read_texts(config.prompts), config.target)
+    prompts = spread(every_prompt, max(min(NUM_PROMPTS, len(every_prompt)), max(NUM_TURNS)))
+    settings = {_fixed(k): k for k in FIXED} | {ADAPTIVE: any_k.ADAPTIVE}
     samples: dict[str, list[float]] = {}
-    async with AsyncExitStack() as stack:
-        verifiers = []
-        for adaptive_k in (False, True):
-            opened = open_verifier(config, SPLIT, journal, adaptive_k=adaptive_k)
-            verifiers.append(await stack.enter_async_context(opened))
-        settings = {_fixed(k): (verifiers[0], k) for k in FIXED} | {ADAPTIVE: (verifiers[1], max(FIXED))}
-        for verifier, k in settings.values():
-            await _rate(verifier, k, prompts)  # from here on, each has every prompt in its cache
+    async with open_verifier(config, SPLIT, journal, adaptive_k=True, verifier_module=any_k.MODULE) as verifier:
+        for k in settings.values():
+            await _write(verifier, k, prompts[: max(NUM_TURNS)])
         for batch, num_turns in NUM_TURNS.items():
             names = list(settings)
             for turn in range(num_turns):
                 # Everybody writes the same texts of a turn, one right after the other.
                 texts = [prompts[(turn + place) % len(prompts)] for place in range(batch)]
                 for name in names if turn % 2 else reversed(names):
-                    rate = await _rate(*settings[name], texts)
+                    rate = rate_together(await _write(verifier, settings[name], texts))
                     samples.setdefault(_sample(batch, name), []).append(rate)
                     journal.on_event(f"batch {batch}, turn {turn + 1} of {num_turns}, {name}: {rate:.1f} tokens/s")
                 if turn + 1 == NUM_TRIALS:
@@ -56,9 +59,10 @@ async def measure_adaptive_k(config: BenchConfig, journal: Journal) -> Section:
     return _section(samples)
 
 
-async def _rate(verifier: VerifierClient, k: int, prompts: Sequence[Prompt]) -> float:
-    streams = await in_batches(lambda one: verifier.generate(one.token_ids, Ask(MAX_TOKENS, k)), prompts, len(prompts))
-    return throughput(streams).decode_tokens_per_second
+async def _write(verifier: VerifierClient, k: int, prompts: Sequence[Prompt]) -> Sequence[Stream]:
+    """A text for each prompt, all at once."""
+    ask = Ask(MAX_TOKENS, k, cache_salt=CACHE_SALT)
+    return await asyncio.gather(*(verifier.generate(one.token_ids, ask) for one in prompts))
 
 
 def promising(rates: dict[str, list[float]]) -> list[str]:
@@ -72,7 +76,8 @@ def _section(samples: dict[str, list[float]]) -> Section:
     names = [*(_fixed(k) for k in FIXED), ADAPTIVE]
     turns = ", ".join(f"{number} at batch {batch}" for batch, number in NUM_TURNS.items())
     lines = [
-        f"Adaptive K: tokens/s after the first one, {MAX_TOKENS} tokens a text, greedy, medians of turns: {turns}",
+        f"Adaptive K: tokens/s while all of a batch are written, {MAX_TOKENS} tokens a text, greedy, medians of turns:",
+        turns,
         f"(a fixed K far behind after {NUM_TRIALS} turns: of those)",
         f"{'':<12}{''.join(f'{name:>12}' for name in names)}",
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from tandem.cli.bench.config import BenchConfig
 from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.verifier_client import VerifierClient
-from tandem.cli.plan import Plan, make_plan
+from tandem.cli.plan import SUPERVISED, Plan, make_plan
 from tandem.cli.supervisor import Supervisor
 from tandem.cli.up import private_directory
 from tandem.rpc.channel import open_channel
@@ -52,6 +52,7 @@ async def open_replica(
     lookup: bool = False,
     adaptive_k: bool = False,
     formats: Mapping[str, str] | None = None,
+    verifier_module: str = SUPERVISED,
     http: bool = False,
 ) -> AsyncIterator[Plan]:
     """Services that are ready; with the drafter inside the verifier, without a gateway.
@@ -64,6 +65,7 @@ async def open_replica(
         lookup: whether there is a lookup drafter too.
         adaptive_k: as the verifier's setting; a measurement of K itself wants it fixed.
         formats: the verifier's settings of number formats, where they are not the usual ones.
+        verifier_module: that is run as the verifier.
         http: whether the gateway serves HTTP too.
 
     Raises:
@@ -81,6 +83,13 @@ async def open_replica(
         **(formats or {}),
     )
     plan = make_plan(settings, config.up(drafter, lookup), folder, {})
+    plan = replace(
+        plan,
+        services=tuple(
+            replace(service, module=verifier_module) if service.name == "verifier" else service
+            for service in plan.services
+        ),
+    )
     if drafter == IN_PROCESS:
         plan = replace(plan, services=tuple(service for service in plan.services if service.name == "verifier"))
     async with Supervisor(plan, journal.on_line, journal.on_event, journal.on_trouble):
@@ -96,9 +105,19 @@ async def open_verifier(
     lookup: bool = False,
     adaptive_k: bool = False,
     formats: Mapping[str, str] | None = None,
+    verifier_module: str = SUPERVISED,
 ) -> AsyncIterator[VerifierClient]:
     """A verifier to call, with services and a folder of its own. See `open_replica`, of which this is part."""
     with private_directory(config.exchange_directory) as folder:
-        replica = open_replica(config, drafter, folder, journal, lookup=lookup, adaptive_k=adaptive_k, formats=formats)
+        replica = open_replica(
+            config,
+            drafter,
+            folder,
+            journal,
+            lookup=lookup,
+            adaptive_k=adaptive_k,
+            formats=formats,
+            verifier_module=verifier_module,
+        )
         async with replica as plan, open_channel(plan.verifier) as channel:
             yield VerifierClient(channel)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.stream import Sample, Stream
 
 
@@ -66,6 +67,24 @@ def throughput(batches: Sequence[Sequence[Stream]]) -> Throughput:
         ms_per_round=1000 * sum(stream.ended_at - stream.first_at for stream in streams) / num_rounds,
         tokens_per_round=num_decoded / num_rounds,
     )
+
+
+def rate_together(streams: Sequence[Stream]) -> float:
+    """Tokens a second while all of the streams are written.
+
+    Before that, prompts are computed; after that, the batch is no longer as large as is said. Texts that ran together
+    end at different times, the further apart the more drafts a round has.
+
+    Raises:
+        MeasurementFailed: they were never written together.
+    """
+    began, ended = max(stream.first_at for stream in streams), min(stream.ended_at for stream in streams)
+    if ended <= began:
+        raise MeasurementFailed("a text of a batch ended before the first token of another: they are too short")
+    num_tokens = sum(
+        arrival.num_tokens for stream in streams for arrival in stream.arrivals if began < arrival.at <= ended
+    )
+    return num_tokens / (ended - began)
 
 
 def count_equal_texts(token_ids: Mapping[How, Sequence[tuple[int, ...]]]) -> dict[How, int]:
