@@ -4,22 +4,63 @@ After Dao et al., "Flash-Decoding for long-context inference" (2023), for any nu
 rows is cut like a decode of one. Query heads that read the same KV head, and the rows of a piece, are rows of one
 product, so that keys and values are read once.
 
-Rows are batch-invariant: splits and blocks of keys begin at multiples of their size, counted from position 0, and their
-size depends on a row's own position alone. What a row does not see adds exact zeros.
+Rows are batch-invariant: where keys are cut depends on the keys' positions alone (`splits`), so that a row finds the
+same splits whatever stands beside it. What it does not see adds exact zeros.
+
+Keys of the next turn are on their way while the present ones are computed with. Kernels overlap (programmatic dependent
+launch): plans and block tables are older than the kernel before, and are read while that one ends.
 """
 
 import torch
 import triton
 import triton.language as tl
 
-BLOCK_KEYS = 32  # keys that one turn of the loop reads
+from tandem.attention.overlap import is_overlapping
+from tandem.attention.splits import Cut
+
+_TURN_NUMBERS = 1 << 14  # of keys that one turn of the loop reads: 64 of 256 numbers, 32 of 512
+_MAX_TURN_KEYS = 64
+_MIN_TURN_KEYS = 16  # of a product on tensor cores
+_MERGED_AT_ONCE = 8  # splits whose sums are on their way together
+
+
+@triton.jit
+def _split_at(position, SIZE: tl.constexpr, EVEN_KEYS: tl.constexpr, NUM_OCTAVES: tl.constexpr):
+    """The number of the split that a key is in; see `Cut.number`."""
+    number = position // SIZE
+    for octave in tl.static_range(NUM_OCTAVES):
+        first: tl.constexpr = EVEN_KEYS << octave
+        half: tl.constexpr = EVEN_KEYS // SIZE // 2
+        in_octave = (2 + octave) * half + (position - first) // (2 * SIZE << octave)
+        number = tl.where(position >= first, in_octave, number)
+    return number
+
+
+@triton.jit
+def _bounds_of(number, SIZE: tl.constexpr, EVEN_KEYS: tl.constexpr, NUM_OCTAVES: tl.constexpr):
+    """The first key of a split, and of the next one; see `Cut.bounds`."""
+    begin, size = number * SIZE, SIZE
+    for octave in tl.static_range(NUM_OCTAVES):
+        half: tl.constexpr = EVEN_KEYS // SIZE // 2
+        place = number - (2 + octave) * half
+        size = tl.where(place >= 0, 2 * SIZE << octave, size)
+        begin = tl.where(place >= 0, (EVEN_KEYS << octave) + place * (2 * SIZE << octave), begin)
+    return begin, begin + size
+
+
+@triton.jit
+def _slots_of(keys, is_key, table, KV_BLOCK: tl.constexpr):
+    """Where keys stand, and which of them do."""
+    block_id = tl.load(table + keys // KV_BLOCK, mask=is_key, other=0)
+    # Rows of a sequence that has ended may stand beyond its blocks.
+    return block_id.to(tl.int64) * KV_BLOCK + keys % KV_BLOCK, is_key & (block_id >= 0)
 
 
 @triton.jit
 def _attend_splits(
     query,  # [T, num_heads, HEAD_DIM]
     kv,  # [num_slots, 2, STORED_HEADS, HEAD_DIM], as the query or of 8 bits; the first num_kv_heads are read
-    pieces,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
+    pieces,  # [P, 5] int32: first row, rows, position, visible keys, sequence
     tables,  # [S, table_width] int32
     sums,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, HEAD_DIM] float32: of values, weighted
     weights,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, 2] float32: greatest score, sum of weights
@@ -34,42 +75,53 @@ def _attend_splits(
     KV_BLOCK: tl.constexpr,  # tokens of a KV block
     BLOCK_ROWS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
+    SPLIT_SIZE: tl.constexpr,
+    EVEN_KEYS: tl.constexpr,
+    NUM_OCTAVES: tl.constexpr,
     PRECISION: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
-    piece, kv_head, number = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    about = pieces + piece * 6
+    piece, kv_head = tl.program_id(0), tl.program_id(1)
+    number = max_splits - 1 - tl.program_id(2)  # the largest splits first
+    about = pieces + piece * 5
     first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
-    num_keys, sequence, split_size = tl.load(about + 3), tl.load(about + 4), tl.load(about + 5)
+    num_keys, sequence = tl.load(about + 3), tl.load(about + 4)
     first_key = tl.maximum(0, start - window + 1)
     end_key = tl.minimum(num_keys, start + num_rows)
-    split = first_key // split_size + number
-    begin, end = split * split_size, tl.minimum((split + 1) * split_size, end_key)
+    split = _split_at(first_key, SPLIT_SIZE, EVEN_KEYS, NUM_OCTAVES) + number
+    begin, end = _bounds_of(split, SPLIT_SIZE, EVEN_KEYS, NUM_OCTAVES)
     if (begin >= end_key) | (num_rows == 0):
         return
+    begin = tl.maximum(begin, first_key // BLOCK_KEYS * BLOCK_KEYS)
+    end = tl.minimum(end, end_key)
+    table = tables + sequence.to(tl.int64) * table_width
+    keys = begin + tl.arange(0, BLOCK_KEYS)
+    slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
+    if OVERLAPS:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
 
     rows = tl.arange(0, BLOCK_ROWS)
     dims = tl.arange(0, HEAD_DIM)
     row, head = rows // GROUP, kv_head * GROUP + rows % GROUP
     is_row = row < num_rows
+    key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
+    k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
     query_at = ((first_row + row) * (num_kv_heads * GROUP) + head) * HEAD_DIM
     q = tl.load(query + query_at[:, None] + dims[None, :], mask=is_row[:, None], other=0.0)
     position = start + row
-
     greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_ROWS], tl.float32)
     summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
-    begin = tl.maximum(begin, first_key // BLOCK_KEYS * BLOCK_KEYS)
-    for block in range(begin, end, BLOCK_KEYS):
-        keys = block + tl.arange(0, BLOCK_KEYS)
-        is_key = (keys >= first_key) & (keys < end)
-        block_id = tl.load(tables + sequence * table_width + keys // KV_BLOCK, mask=is_key, other=0)
-        is_key &= block_id >= 0  # rows of a sequence that has ended may stand beyond its blocks
-        slot = block_id.to(tl.int64) * KV_BLOCK + keys % KV_BLOCK
-        key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-        k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
+    for _ in range(begin, end, BLOCK_KEYS):
+        value_at = key_at + STORED_HEADS * HEAD_DIM
+        v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
+        next_slot, is_next = _slots_of(keys + BLOCK_KEYS, keys + BLOCK_KEYS < end, table, KV_BLOCK)
+        key_at = (next_slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
+        next_k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_next[None, :], other=0.0)
         # Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction.
-        k = k if k.dtype == q.dtype else k.to(tl.float32).to(q.dtype)
-        scores = tl.dot(q, k, input_precision=PRECISION) * key_scale
+        wide_k = k if k.dtype == q.dtype else k.to(tl.float32).to(q.dtype)
+        scores = tl.dot(q, wide_k, input_precision=PRECISION) * key_scale
         is_seen = is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
         scores = tl.where(is_seen, scores, float("-inf"))
         newest = tl.maximum(greatest, tl.max(scores, 1))
@@ -78,10 +130,10 @@ def _attend_splits(
         shrink = tl.exp(greatest - base)
         weight = tl.exp(scores - base[:, None])
         total = total * shrink + tl.sum(weight, 1)
-        v = tl.load(kv + (key_at + STORED_HEADS * HEAD_DIM)[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
-        v = v if v.dtype == q.dtype else v.to(tl.float32).to(q.dtype)
-        summed = summed * shrink[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
-        greatest = newest
+        wide_v = v if v.dtype == q.dtype else v.to(tl.float32).to(q.dtype)
+        summed = summed * shrink[:, None] + tl.dot(weight.to(q.dtype), wide_v, input_precision=PRECISION)
+        greatest, k, is_key = newest, next_k, is_next
+        keys += BLOCK_KEYS
 
     part = ((piece * num_kv_heads + kv_head) * max_splits + number).to(tl.int64) * BLOCK_ROWS + rows
     tl.store(sums + part[:, None] * HEAD_DIM + dims[None, :], summed, mask=is_row[:, None])
@@ -94,7 +146,7 @@ def _merge_splits(
     sums,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, HEAD_DIM] float32
     weights,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, 2] float32
     output,  # [T, num_heads, HEAD_DIM]
-    pieces,  # [P, 6] int32
+    pieces,  # [P, 5] int32
     max_splits,
     window,
     value_scale,
@@ -102,29 +154,47 @@ def _merge_splits(
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
+    BLOCK_SPLITS: tl.constexpr,  # at least max_splits
+    AT_ONCE: tl.constexpr,
+    SPLIT_SIZE: tl.constexpr,
+    EVEN_KEYS: tl.constexpr,
+    NUM_OCTAVES: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     piece, kv_head, index = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    about = pieces + piece * 6
-    first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
-    num_keys, split_size = tl.load(about + 3), tl.load(about + 5)
+    about = pieces + piece * 5
+    first_row, num_rows, start, num_keys = (
+        tl.load(about),
+        tl.load(about + 1),
+        tl.load(about + 2),
+        tl.load(about + 3),
+    )
     row = index // GROUP
     if row >= num_rows:
         return
-    first_split = tl.maximum(0, start - window + 1) // split_size
-    num_splits = (tl.minimum(num_keys, start + num_rows) - 1) // split_size - first_split + 1
+    first_key, last_key = tl.maximum(0, start - window + 1), tl.minimum(num_keys, start + num_rows) - 1
+    num_splits = 1 + _split_at(last_key, SPLIT_SIZE, EVEN_KEYS, NUM_OCTAVES)
+    num_splits -= _split_at(first_key, SPLIT_SIZE, EVEN_KEYS, NUM_OCTAVES)
+    if OVERLAPS:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
 
     dims = tl.arange(0, HEAD_DIM)
     first = ((piece * num_kv_heads + kv_head) * max_splits).to(tl.int64) * BLOCK_ROWS + index
-    greatest = float("-inf")
-    for number in range(0, num_splits):
-        greatest = tl.maximum(greatest, tl.load(weights + (first + number * BLOCK_ROWS) * 2))
+    numbers = tl.arange(0, BLOCK_SPLITS)
+    scores = tl.load(weights + (first + numbers * BLOCK_ROWS) * 2, mask=numbers < num_splits, other=float("-inf"))
+    greatest = tl.max(scores, 0)
     total = 0.0
     summed = tl.zeros([HEAD_DIM], tl.float32)
-    for number in range(0, num_splits):
-        part = first + number * BLOCK_ROWS
-        scale = tl.exp(tl.load(weights + part * 2) - greatest)
-        total += tl.load(weights + part * 2 + 1) * scale
-        summed += tl.load(sums + part * HEAD_DIM + dims) * scale
+    for turn in range(0, num_splits, AT_ONCE):
+        # In the order of the keys; loads of a turn do not wait for each other.
+        for other in tl.static_range(AT_ONCE):
+            is_split = num_splits > turn + other
+            part = first + (turn + other) * BLOCK_ROWS
+            scale = tl.exp(tl.load(weights + part * 2, mask=is_split, other=float("-inf")) - greatest)
+            total += tl.load(weights + part * 2 + 1, mask=is_split, other=0.0) * scale
+            num_dims = tl.where(is_split, HEAD_DIM, 0)
+            summed += tl.load(sums + part * HEAD_DIM + dims, mask=dims < num_dims, other=0.0) * scale
     at = ((first_row + row) * (num_kv_heads * GROUP) + kv_head * GROUP + index % GROUP).to(tl.int64) * HEAD_DIM
     tl.store(output + at + dims, (summed / total * value_scale).to(output.dtype.element_ty))
 
@@ -132,9 +202,10 @@ def _merge_splits(
 def attend_paged(
     query: torch.Tensor,  # [T, num_heads, head_dim]
     kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim], as the query or of 8 bits; heads may follow them
-    pieces: torch.Tensor,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
+    pieces: torch.Tensor,  # [P, 5] int32: first row, rows, position, visible keys, sequence
     tables: torch.Tensor,  # [S, W] int32
     *,
+    cut: Cut,
     block_size: int,
     block_rows: int,  # query heads times rows that a piece has at most; a power of two, at least 16
     max_splits: int,
@@ -152,6 +223,8 @@ def attend_paged(
     sums = torch.empty((*shape, head_dim), dtype=torch.float32, device=query.device)
     weights = torch.empty((*shape, 2), dtype=torch.float32, device=query.device)
     output = torch.empty_like(query)
+    overlaps = is_overlapping(query.device)
+    cuts = {"SPLIT_SIZE": cut.size, "EVEN_KEYS": cut.even_keys, "NUM_OCTAVES": cut.num_octaves}
     _attend_splits[(num_pieces, num_kv_heads, max_splits)](
         query,
         kv,
@@ -169,10 +242,13 @@ def attend_paged(
         HEAD_DIM=head_dim,
         KV_BLOCK=block_size,
         BLOCK_ROWS=block_rows,
-        BLOCK_KEYS=BLOCK_KEYS,
+        BLOCK_KEYS=_turn_keys(head_dim, query.dtype),
         PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
-        num_stages=1 if query.dtype == torch.float32 else 3,
+        OVERLAPS=overlaps,
+        num_stages=1,
         num_warps=8 if block_rows * head_dim >= 1 << 14 else 4,
+        launch_pdl=overlaps,
+        **cuts,
     )
     _merge_splits[(num_pieces, num_kv_heads, block_rows)](
         sums,
@@ -186,5 +262,16 @@ def attend_paged(
         GROUP=group,
         HEAD_DIM=head_dim,
         BLOCK_ROWS=block_rows,
+        BLOCK_SPLITS=triton.next_power_of_2(max_splits),
+        AT_ONCE=_MERGED_AT_ONCE,
+        OVERLAPS=overlaps,
+        num_warps=max(1, head_dim // 128),
+        launch_pdl=overlaps,
+        **cuts,
     )
     return output
+
+
+def _turn_keys(head_dim: int, dtype: torch.dtype) -> int:
+    numbers = _TURN_NUMBERS * 2 // dtype.itemsize
+    return min(max(_MIN_TURN_KEYS, numbers // head_dim), _MAX_TURN_KEYS)
