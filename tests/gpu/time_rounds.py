@@ -1,7 +1,7 @@
 """Times steady rounds of 31B with random weights: `python -m tests.gpu.time_rounds`, a minute or two on one GPU.
 
 Target and drafter share this process. For each case, a batch and a prompt, the drafter's graph and the verifier's are
-captured as the engine does, and replayed: milliseconds a round, drafts and verify apart, and the round's floor by bytes.
+captured as the engine does, and replayed: milliseconds a round, drafts and verify apart, and its floor by bytes.
 Then come both by kernel: launches, microseconds of them all (a kernel that waits for the one before it, as overlapping
 ones do, counts that wait), and the time in which none runs. No draft stands, so that every round moves on by one token.
 

@@ -21,6 +21,9 @@ from tandem.attention.splits import Cut
 _TURN_NUMBERS = 1 << 14  # of keys that one turn of the loop reads: 64 of 256 numbers, 32 of 512
 _MAX_TURN_KEYS = 64
 _MIN_TURN_KEYS = 16  # of a product on tensor cores
+_WHOLE_FROM = 128  # programs: as many as keep a GPU busy with a whole piece each
+_MANY_NUMBERS = 1 << 14  # of a program's sums, which more warps hold
+_MAX_WHOLE_NUMBERS = 1 << 13  # of a program's sums, of which it then has two
 _MERGED_AT_ONCE = 8  # splits whose sums are on their way together
 
 
@@ -29,20 +32,18 @@ def _split_at(position, SIZE: tl.constexpr, EVEN_KEYS: tl.constexpr, NUM_OCTAVES
     """The number of the split that a key is in; see `Cut.number`."""
     number = position // SIZE
     for octave in tl.static_range(NUM_OCTAVES):
-        first: tl.constexpr = EVEN_KEYS << octave
-        half: tl.constexpr = EVEN_KEYS // SIZE // 2
-        in_octave = (2 + octave) * half + (position - first) // (2 * SIZE << octave)
-        number = tl.where(position >= first, in_octave, number)
+        beyond = position - (EVEN_KEYS << octave)
+        in_octave = (2 + octave) * (EVEN_KEYS // SIZE // 2) + beyond // (2 * SIZE << octave)
+        number = tl.where(beyond >= 0, in_octave, number)
     return number
 
 
 @triton.jit
 def _bounds_of(number, SIZE: tl.constexpr, EVEN_KEYS: tl.constexpr, NUM_OCTAVES: tl.constexpr):
-    """The first key of a split, and of the next one; see `Cut.bounds`."""
+    """The first key of a split, and of the next one, of `_split_at`."""
     begin, size = number * SIZE, SIZE
     for octave in tl.static_range(NUM_OCTAVES):
-        half: tl.constexpr = EVEN_KEYS // SIZE // 2
-        place = number - (2 + octave) * half
+        place = number - (2 + octave) * (EVEN_KEYS // SIZE // 2)
         size = tl.where(place >= 0, 2 * SIZE << octave, size)
         begin = tl.where(place >= 0, (EVEN_KEYS << octave) + place * (2 * SIZE << octave), begin)
     return begin, begin + size
@@ -54,6 +55,30 @@ def _slots_of(keys, is_key, table, KV_BLOCK: tl.constexpr):
     block_id = tl.load(table + keys // KV_BLOCK, mask=is_key, other=0)
     # Rows of a sequence that has ended may stand beyond its blocks.
     return block_id.to(tl.int64) * KV_BLOCK + keys % KV_BLOCK, is_key & (block_id >= 0)
+
+
+@triton.jit
+def _take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION: tl.constexpr):
+    """What rows have seen so far, and some more keys: greatest score, sum of weights, weighted sum of values."""
+    # Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction.
+    k = k if k.dtype == q.dtype else k.to(tl.float32).to(q.dtype)
+    scores = tl.where(is_seen, tl.dot(q, k, input_precision=PRECISION) * key_scale, float("-inf"))
+    newest = tl.maximum(greatest, tl.max(scores, 1))
+    # A row that has seen no key yet has -inf, from which nothing may be subtracted.
+    base = tl.where(newest == float("-inf"), 0.0, newest)
+    shrink = tl.exp(greatest - base)
+    weight = tl.exp(scores - base[:, None])
+    v = v if v.dtype == q.dtype else v.to(tl.float32).to(q.dtype)
+    summed = summed * shrink[:, None] + tl.dot(weight.to(q.dtype), v, input_precision=PRECISION)
+    return newest, total * shrink + tl.sum(weight, 1), summed
+
+
+@triton.jit
+def _shares(greatest, new_greatest):
+    """Of two groups of keys by their greatest scores: that of both, and what the sums of each count for."""
+    newest = tl.maximum(greatest, new_greatest)
+    base = tl.where(newest == float("-inf"), 0.0, newest)
+    return newest, tl.exp(greatest - base), tl.exp(new_greatest - base)
 
 
 @triton.jit
@@ -119,20 +144,9 @@ def _attend_splits(
         next_slot, is_next = _slots_of(keys + BLOCK_KEYS, keys + BLOCK_KEYS < end, table, KV_BLOCK)
         key_at = (next_slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
         next_k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_next[None, :], other=0.0)
-        # Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction.
-        wide_k = k if k.dtype == q.dtype else k.to(tl.float32).to(q.dtype)
-        scores = tl.dot(q, wide_k, input_precision=PRECISION) * key_scale
         is_seen = is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
-        scores = tl.where(is_seen, scores, float("-inf"))
-        newest = tl.maximum(greatest, tl.max(scores, 1))
-        # A row that has seen no key yet has -inf, from which nothing may be subtracted.
-        base = tl.where(newest == float("-inf"), 0.0, newest)
-        shrink = tl.exp(greatest - base)
-        weight = tl.exp(scores - base[:, None])
-        total = total * shrink + tl.sum(weight, 1)
-        wide_v = v if v.dtype == q.dtype else v.to(tl.float32).to(q.dtype)
-        summed = summed * shrink[:, None] + tl.dot(weight.to(q.dtype), wide_v, input_precision=PRECISION)
-        greatest, k, is_key = newest, next_k, is_next
+        greatest, total, summed = _take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
+        k, is_key = next_k, is_next
         keys += BLOCK_KEYS
 
     part = ((piece * num_kv_heads + kv_head) * max_splits + number).to(tl.int64) * BLOCK_ROWS + rows
@@ -154,7 +168,6 @@ def _merge_splits(
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
-    BLOCK_SPLITS: tl.constexpr,  # at least max_splits
     AT_ONCE: tl.constexpr,
     SPLIT_SIZE: tl.constexpr,
     EVEN_KEYS: tl.constexpr,
@@ -181,9 +194,7 @@ def _merge_splits(
 
     dims = tl.arange(0, HEAD_DIM)
     first = ((piece * num_kv_heads + kv_head) * max_splits).to(tl.int64) * BLOCK_ROWS + index
-    numbers = tl.arange(0, BLOCK_SPLITS)
-    scores = tl.load(weights + (first + numbers * BLOCK_ROWS) * 2, mask=numbers < num_splits, other=float("-inf"))
-    greatest = tl.max(scores, 0)
+    greatest = float("-inf")
     total = 0.0
     summed = tl.zeros([HEAD_DIM], tl.float32)
     for turn in range(0, num_splits, AT_ONCE):
@@ -191,12 +202,90 @@ def _merge_splits(
         for other in tl.static_range(AT_ONCE):
             is_split = num_splits > turn + other
             part = first + (turn + other) * BLOCK_ROWS
-            scale = tl.exp(tl.load(weights + part * 2, mask=is_split, other=float("-inf")) - greatest)
-            total += tl.load(weights + part * 2 + 1, mask=is_split, other=0.0) * scale
+            new_greatest = tl.load(weights + part * 2, mask=is_split, other=float("-inf"))
+            new_total = tl.load(weights + part * 2 + 1, mask=is_split, other=0.0)
             num_dims = tl.where(is_split, HEAD_DIM, 0)
-            summed += tl.load(sums + part * HEAD_DIM + dims, mask=dims < num_dims, other=0.0) * scale
+            new_summed = tl.load(sums + part * HEAD_DIM + dims, mask=dims < num_dims, other=0.0)
+            greatest, old_share, new_share = _shares(greatest, new_greatest)
+            total = tl.fma(total, old_share, new_total * new_share)
+            summed = tl.fma(summed, old_share, new_summed * new_share)
     at = ((first_row + row) * (num_kv_heads * GROUP) + kv_head * GROUP + index % GROUP).to(tl.int64) * HEAD_DIM
     tl.store(output + at + dims, (summed / total * value_scale).to(output.dtype.element_ty))
+
+
+@triton.jit
+def _attend_whole(
+    query,  # [T, num_heads, HEAD_DIM]
+    kv,  # [num_slots, 2, STORED_HEADS, HEAD_DIM], as the query or of 8 bits; the first num_kv_heads are read
+    pieces,  # [P, 5] int32: first row, rows, position, visible keys, sequence
+    tables,  # [S, table_width] int32
+    output,  # [T, num_heads, HEAD_DIM]
+    table_width,
+    window,
+    key_scale,
+    value_scale,
+    num_kv_heads: tl.constexpr,
+    STORED_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    KV_BLOCK: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_KEYS: tl.constexpr,
+    SPLIT_SIZE: tl.constexpr,  # a multiple of BLOCK_KEYS
+    PRECISION: tl.constexpr,
+    OVERLAPS: tl.constexpr,
+):
+    """All splits of a piece, one after the other, where there are programs enough: what the other two give, bit for
+    bit, without a sum in memory."""
+    piece, kv_head = tl.program_id(0), tl.program_id(1)
+    about = pieces + piece * 5
+    first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
+    num_keys, sequence = tl.load(about + 3), tl.load(about + 4)
+    first_key = tl.maximum(0, start - window + 1)
+    end = tl.minimum(num_keys, start + num_rows)
+    table = tables + sequence.to(tl.int64) * table_width
+    begin = first_key // SPLIT_SIZE * SPLIT_SIZE
+    keys = begin + tl.arange(0, BLOCK_KEYS)
+    slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
+    if OVERLAPS:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+
+    rows = tl.arange(0, BLOCK_ROWS)
+    dims = tl.arange(0, HEAD_DIM)
+    row, head = rows // GROUP, kv_head * GROUP + rows % GROUP
+    is_row = row < num_rows
+    key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
+    k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
+    query_at = ((first_row + row) * (num_kv_heads * GROUP) + head) * HEAD_DIM
+    q = tl.load(query + query_at[:, None] + dims[None, :], mask=is_row[:, None], other=0.0)
+    position = start + row
+    greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_ROWS], tl.float32)
+    summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
+    for _ in range(begin, end, SPLIT_SIZE):
+        new_greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
+        new_total = tl.zeros([BLOCK_ROWS], tl.float32)
+        new_summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
+        for _turn in tl.static_range(SPLIT_SIZE // BLOCK_KEYS):
+            value_at = key_at + STORED_HEADS * HEAD_DIM
+            v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
+            next_keys = keys + BLOCK_KEYS
+            next_slot, is_next = _slots_of(next_keys, (next_keys >= first_key) & (next_keys < end), table, KV_BLOCK)
+            key_at = (next_slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
+            next_k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_next[None, :], other=0.0)
+            is_seen = (
+                is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
+            )
+            new_greatest, new_total, new_summed = _take_in(
+                q, k, v, is_seen, key_scale, new_greatest, new_total, new_summed, PRECISION
+            )
+            k, is_key, keys = next_k, is_next, next_keys
+        greatest, old_share, new_share = _shares(greatest, new_greatest)
+        total = tl.fma(total, old_share, new_total * new_share)
+        summed = tl.fma(summed, old_share[:, None], new_summed * new_share[:, None])
+    value = (summed / total[:, None] * value_scale).to(output.dtype.element_ty)
+    tl.store(output + query_at[:, None] + dims[None, :], value, mask=is_row[:, None])
 
 
 def attend_paged(
@@ -212,6 +301,7 @@ def attend_paged(
     window: int,
     key_scale: float = 1.0,
     value_scale: float = 1.0,
+    whole_from: int = _WHOLE_FROM,
 ) -> torch.Tensor:  # [T, num_heads, head_dim]
     """Softmax(q k) v of every row of every piece. Does not wait for the device."""
     num_heads, head_dim = query.shape[1:]
@@ -219,56 +309,42 @@ def attend_paged(
     group = num_heads // num_kv_heads
     stored_heads = kv.stride(1) // head_dim
     assert kv.stride() == (2 * stored_heads * head_dim, stored_heads * head_dim, head_dim, 1)
-    shape = (num_pieces, num_kv_heads, max_splits, block_rows)
-    sums = torch.empty((*shape, head_dim), dtype=torch.float32, device=query.device)
-    weights = torch.empty((*shape, 2), dtype=torch.float32, device=query.device)
     output = torch.empty_like(query)
     overlaps = is_overlapping(query.device)
-    cuts = {"SPLIT_SIZE": cut.size, "EVEN_KEYS": cut.even_keys, "NUM_OCTAVES": cut.num_octaves}
+    shape = {
+        "num_kv_heads": num_kv_heads,
+        "GROUP": group,
+        "HEAD_DIM": head_dim,
+        "BLOCK_ROWS": block_rows,
+        "SPLIT_SIZE": cut.size,
+        "OVERLAPS": overlaps,
+        "launch_pdl": overlaps,
+    }
+    reading = {
+        "STORED_HEADS": stored_heads,
+        "KV_BLOCK": block_size,
+        "BLOCK_KEYS": _turn_keys(head_dim, query.dtype),
+        "PRECISION": "ieee" if query.dtype == torch.float32 else "tf32",
+        "num_stages": 1,
+        "num_warps": 8 if block_rows * head_dim >= _MANY_NUMBERS else 4,
+    }
+    if not cut.num_octaves and block_rows * head_dim <= _MAX_WHOLE_NUMBERS and num_pieces * num_kv_heads >= whole_from:
+        _attend_whole[(num_pieces, num_kv_heads)](
+            query, kv, pieces, tables, output, tables.shape[1], window, key_scale, value_scale, **shape, **reading
+        )
+        return output
+    octaves = {"EVEN_KEYS": cut.even_keys, "NUM_OCTAVES": cut.num_octaves}
+    sizes = (num_pieces, num_kv_heads, max_splits, block_rows)
+    sums = torch.empty((*sizes, head_dim), dtype=torch.float32, device=query.device)
+    weights = torch.empty((*sizes, 2), dtype=torch.float32, device=query.device)
     _attend_splits[(num_pieces, num_kv_heads, max_splits)](
-        query,
-        kv,
-        pieces,
-        tables,
-        sums,
-        weights,
-        tables.shape[1],
-        max_splits,
-        window,
-        key_scale,
-        num_kv_heads=num_kv_heads,
-        STORED_HEADS=stored_heads,
-        GROUP=group,
-        HEAD_DIM=head_dim,
-        KV_BLOCK=block_size,
-        BLOCK_ROWS=block_rows,
-        BLOCK_KEYS=_turn_keys(head_dim, query.dtype),
-        PRECISION="ieee" if query.dtype == torch.float32 else "tf32",
-        OVERLAPS=overlaps,
-        num_stages=1,
-        num_warps=8 if block_rows * head_dim >= 1 << 14 else 4,
-        launch_pdl=overlaps,
-        **cuts,
-    )
+        query, kv, pieces, tables, sums, weights, tables.shape[1], max_splits, window, key_scale,
+        **shape, **octaves, **reading,
+    )  # fmt: skip
     _merge_splits[(num_pieces, num_kv_heads, block_rows)](
-        sums,
-        weights,
-        output,
-        pieces,
-        max_splits,
-        window,
-        value_scale,
-        num_kv_heads=num_kv_heads,
-        GROUP=group,
-        HEAD_DIM=head_dim,
-        BLOCK_ROWS=block_rows,
-        BLOCK_SPLITS=triton.next_power_of_2(max_splits),
-        AT_ONCE=_MERGED_AT_ONCE,
-        OVERLAPS=overlaps,
-        num_warps=max(1, head_dim // 128),
-        launch_pdl=overlaps,
-        **cuts,
-    )
+        sums, weights, output, pieces, max_splits, window, value_scale,
+        AT_ONCE=_MERGED_AT_ONCE, num_warps=max(1, head_dim // 128), **shape, **octaves,
+    )  # fmt: skip
     return output
 
 

@@ -102,6 +102,7 @@ class DeviceDrafter:
         metadata = self._planner.prepare_on_device(batch, network.kv_groups, inputs.spec.block_size)
         if self._offset:
             metadata = replace(metadata, positions=positions + self._offset)
+        layer_inputs = network.inputs_of(metadata)
         sampling = SamplingRows.from_tensors(
             inputs.temperature[slots],
             inputs.top_k[slots],
@@ -113,7 +114,7 @@ class DeviceDrafter:
         token_ids = inputs.token_ids[slots].clamp(0, inputs.spec.vocabulary_size - 1)
         hidden = inputs.hidden[slots]
         for step in range(num_tokens):
-            scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv, self._kv_scales)
+            scores, hidden = network.forward(token_ids, hidden, layer_inputs, inputs.kv, self._kv_scales)
             token_ids = sample(self._suppress(scores), sampling.at(positions + step + 1), scores.token_ids)
             self.drafts[slots, step] = token_ids
 

@@ -39,7 +39,9 @@ def test_a_norm_with_what_stands_around_it(num_rows):
     total, following = norm_rows(x, weight, 1e-6, residual, None, next_weight, 1e-6)
     torch.testing.assert_close(total, expected)
     torch.testing.assert_close(following, second(expected))
-    torch.testing.assert_close(norm_rows(x, weight, 1e-6, residual, scalar)[0], expected * 0.3)
+    total, following = norm_rows(x, weight, 1e-6, residual, scalar, next_weight, 1e-6)
+    torch.testing.assert_close(total, expected * 0.3)
+    torch.testing.assert_close(following, second(expected * 0.3))
 
 
 def test_an_activation():

@@ -10,6 +10,8 @@ import torch
 import triton
 import triton.language as tl
 
+from tandem.attention.overlap import is_overlapping
+
 
 @triton.jit
 def _arrange_heads(
@@ -27,6 +29,7 @@ def _arrange_heads(
     num_kv_heads,
     SIZE: tl.constexpr,
     IS_K_EQ_V: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     kind = queries.dtype.element_ty
@@ -37,21 +40,28 @@ def _arrange_heads(
     dims = tl.arange(0, SIZE)
     other_dims = (dims + SIZE // 2) % SIZE
     start = product + (row * num_projected + source) * SIZE
+    gain = tl.load(weight + head * SIZE + dims).to(tl.float32)
+    other_gain = tl.load(weight + head * SIZE + other_dims).to(tl.float32)
+    # Angles and slots are a step's, older than the kernel before.
+    cosine = tl.load(cos + row * angle_stride + dims).to(tl.float32)
+    sine = tl.load(sin + row * angle_stride + dims).to(tl.float32)
+    slot = tl.load(slots + row)
+    if OVERLAPS:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     wide = tl.load(start + dims).to(tl.float32)
     length = tl.rsqrt(tl.sum(wide * wide, 0) / SIZE + eps)
-    value = (wide * length * tl.load(weight + head * SIZE + dims).to(tl.float32)).to(kind)
+    value = (wide * length * gain).to(kind)
     if not is_value:
         other = tl.load(start + other_dims).to(tl.float32) * length
-        other = (other * tl.load(weight + head * SIZE + other_dims).to(tl.float32)).to(kind).to(tl.float32)
-        turned = (
-            (value.to(tl.float32) * tl.load(cos + row * angle_stride + dims).to(tl.float32)).to(kind).to(tl.float32)
-        )
-        value = (turned + other * tl.load(sin + row * angle_stride + dims).to(tl.float32)).to(kind)
+        other = (other * other_gain).to(kind).to(tl.float32)
+        turned = (value.to(tl.float32) * cosine).to(kind).to(tl.float32)
+        value = (turned + other * sine).to(kind)
     if is_query:
         tl.store(queries + (row * num_heads + head) * SIZE + dims, value)
     else:
         kv_head = tl.where(is_value, head - num_heads - num_kv_heads, head - num_heads)
-        entry = (tl.load(slots + row) * 2 + is_value.to(tl.int64)) * num_kv_heads + kv_head
+        entry = (slot * 2 + is_value.to(tl.int64)) * num_kv_heads + kv_head
         tl.store(kv + entry * SIZE + dims, value)
 
 
@@ -72,6 +82,7 @@ def arrange_heads(
     num_rows, num_projected, size = product.shape
     queries = product.new_empty(num_rows, num_heads, size)
     num_kv_heads = kv.shape[2] if owns_kv else 0
+    overlaps = is_overlapping(product.device)
     _arrange_heads[(num_rows, num_heads + 2 * num_kv_heads)](
         product,
         weight,
@@ -87,6 +98,8 @@ def arrange_heads(
         num_kv_heads,
         SIZE=size,
         IS_K_EQ_V=is_k_eq_v,
+        OVERLAPS=overlaps,
         num_warps=1 if size <= 256 else 2,
+        launch_pdl=overlaps,
     )
     return queries
