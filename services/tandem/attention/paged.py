@@ -12,6 +12,7 @@ from tandem.attention.base import AttentionMetadata
 from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged_kernel import attend_paged
+from tandem.attention.plan_kernel import plan_on_device
 from tandem.attention.splits import GROWING, WINDOWED, Cut
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.scales import UNSCALED, KvScales
@@ -69,15 +70,14 @@ class PagedBackend:
 
     def prepare_on_device(self, batch: DeviceBatch, groups: Iterable[KvGroup], block_size: int) -> AttentionMetadata:
         """Plans a round without the host: nothing is copied, so that a captured graph may hold it."""
-        positions = batch.positions()
         slot_mapping, plans = {}, {}
         for group in groups:
-            slot_mapping[group.name] = batch.slots_written(group, block_size)
             block_rows = self._block_rows_of(group, batch.num_rows)
             rows_per_piece = self._rows_per_piece(group, block_rows)
             window, cut = group.window or NO_WINDOW, _cut_of(group)
+            positions, slot_mapping[group.name], pieces = plan_on_device(batch, group, block_size, rows_per_piece)
             plans[group.name] = _Plan(
-                pieces=_pieces_on_device(batch, rows_per_piece),
+                pieces=pieces,
                 tables=batch.block_tables[group.name],
                 block_rows=block_rows,
                 cut=cut,
@@ -160,14 +160,3 @@ def _num_splits(piece: tuple[int, int, int, int, int], window: int, cut: Cut) ->
     first_key, end_key = max(0, start - window + 1), min(num_keys, start + num_rows)
     assert first_key < end_key, "a row sees no key"
     return cut.number(end_key - 1) - cut.number(first_key) + 1
-
-
-def _pieces_on_device(batch: DeviceBatch, rows_per_piece: int) -> torch.Tensor:  # [B * C, 5] int32
-    """The same runs of rows, C for each sequence."""
-    first = torch.arange(0, batch.num_rows, rows_per_piece, device=batch.starts.device)  # [C]
-    shape = len(batch.starts), len(first)
-    lengths = (batch.num_rows - first).clamp(max=rows_per_piece)
-    rows = torch.arange(shape[0], device=first.device).unsqueeze(1) * batch.num_rows + first
-    places = batch.starts.unsqueeze(1) + first
-    numbers = (rows, lengths, places, batch.num_keys.unsqueeze(1), batch.sequences.unsqueeze(1))
-    return torch.stack([number.expand(shape) for number in numbers], -1).flatten(0, 1).int()

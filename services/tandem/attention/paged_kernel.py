@@ -21,7 +21,7 @@ from tandem.attention.splits import Cut
 _TURN_NUMBERS = 1 << 14  # of keys that one turn of the loop reads: 64 of 256 numbers, 32 of 512
 _MAX_TURN_KEYS = 64
 _MIN_TURN_KEYS = 16  # of a product on tensor cores
-_WHOLE_FROM = 128  # programs: as many as keep a GPU busy with a whole piece each
+WHOLE_FROM = 128  # programs: as many as keep a GPU busy with a whole piece each
 _MANY_NUMBERS = 1 << 14  # of a program's sums, which more warps hold
 _MAX_WHOLE_NUMBERS = 1 << 13  # of a program's sums, of which it then has two
 _MERGED_AT_ONCE = 8  # splits whose sums are on their way together
@@ -301,7 +301,6 @@ def attend_paged(
     window: int,
     key_scale: float = 1.0,
     value_scale: float = 1.0,
-    whole_from: int = _WHOLE_FROM,
 ) -> torch.Tensor:  # [T, num_heads, head_dim]
     """Softmax(q k) v of every row of every piece. Does not wait for the device."""
     num_heads, head_dim = query.shape[1:]
@@ -328,7 +327,7 @@ def attend_paged(
         "num_stages": 1,
         "num_warps": 8 if block_rows * head_dim >= _MANY_NUMBERS else 4,
     }
-    if not cut.num_octaves and block_rows * head_dim <= _MAX_WHOLE_NUMBERS and num_pieces * num_kv_heads >= whole_from:
+    if not cut.num_octaves and block_rows * head_dim <= _MAX_WHOLE_NUMBERS and num_pieces * num_kv_heads >= WHOLE_FROM:
         _attend_whole[(num_pieces, num_kv_heads)](
             query, kv, pieces, tables, output, tables.shape[1], window, key_scale, value_scale, **shape, **reading
         )

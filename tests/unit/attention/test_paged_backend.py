@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from tandem.attention import paged_kernel
 from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged import PagedBackend
 from tandem.attention.reference import ReferenceBackend
+from tandem.attention.splits import GROWING
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.scales import UNSCALED, KvScales
 from tests.unit.attention.test_reference_backend import CASES, GROUPS, NUM_HEADS, Step
@@ -102,5 +104,49 @@ def test_a_round_planned_on_the_device_attends_like_one_planned_on_the_host(num_
 def test_rows_without_a_block_write_where_nobody_reads():
     table = torch.tensor([[4, -1, 7]], dtype=torch.int32)
     batch = DeviceBatch(torch.tensor([0]), torch.tensor([2]), torch.tensor([14]), 12, 20, {"g": table}, {"g": 9})
-    slots = batch.slots_written(KvGroup("g", (0,), 1, 16, None), 4).tolist()
-    assert slots == [18, 19, *range(36, 40), *range(28, 32), 36, 37]
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
+    metadata = backend.prepare_on_device(batch, [KvGroup("g", (0,), 1, 16, None)], 4)
+    assert metadata.slot_mapping["g"].tolist() == [18, 19, *range(36, 40), *range(28, 32), 36, 37]
+
+
+def test_splits_of_a_text_that_grows():
+    """Every key is in one split, and splits follow each other."""
+    position, number = 0, 0
+    while position < 20_000:
+        size = next(size for size in range(1, 5000) if GROWING.number(position + size) != number)
+        assert size == 1 << max(7, position.bit_length() - 5)
+        assert GROWING.number(position + size - 1) == number
+        position, number = position + size, number + 1
+        assert GROWING.number(position) == number
+
+
+@pytest.mark.parametrize("window", [200, None])
+def test_keys_far_into_a_text(window):
+    """Where splits have become larger."""
+    group = KvGroup("group", (0,), num_kv_heads=1, head_dim=16, window=window)
+    generator = torch.Generator().manual_seed(0)
+    kv, query = (torch.randn(size, 1, 16, generator=generator) for size in (9008 * 2, 2 * NUM_HEADS))
+    kv, query = kv.view(9008, 2, 1, 16), query.view(2, NUM_HEADS, 16)
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
+    batch = QueryBatch((2,), (8999,), (9001,), {"group": [list(range(563))]})
+    found = backend.attend(query, kv, backend.prepare(batch, [group], 16).plans["group"])
+    for row in range(2):
+        seen = kv[max(0, 9000 + row - (window or 9000 + row)) : 9000 + row, :, 0].double()
+        expected = (query[row].double() @ seen[:, 0].t()).softmax(-1) @ seen[:, 1]
+        torch.testing.assert_close(found[row].double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(8, 8), (3, 1)])
+def test_whole_pieces_round_as_split_ones(lengths, monkeypatch):
+    group = KvGroup("group", (0,), num_kv_heads=2, head_dim=16, window=200)
+    generator = torch.Generator().manual_seed(0)
+    kv = torch.randn(60 * 16, *group.slot_shape, generator=generator)
+    blocks = torch.randperm(60, generator=generator).tolist()
+    query = torch.randn(sum(lengths), NUM_HEADS, 16, generator=generator)
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
+    starts = (330, 30)
+    ends = tuple(start + length for start, length in zip(starts, lengths, strict=True))
+    plan = backend.prepare(QueryBatch(lengths, starts, ends, {"group": [blocks[:30], blocks[30:]]}), [group], 16)
+    split = backend.attend(query, kv, plan.plans["group"])
+    monkeypatch.setattr(paged_kernel, "WHOLE_FROM", 1)
+    assert backend.attend(query, kv, plan.plans["group"]).equal(split)

@@ -4,7 +4,7 @@
     x = x + post_feedforward_norm(down(gelu(gate(y)) * up(y))),  y = pre_feedforward_norm(x)
     x = x * layer_scalar
 
-A layer ends with the norm of whatever follows, the next layer or the head, which one pass computes with the layer's own.
+A layer ends with the norm of what follows, the next layer or the head: one pass computes both.
 
 In some networks experts stand beside the feed-forward (`moe`) or a second embedding follows it (`per_layer_inputs`).
 
