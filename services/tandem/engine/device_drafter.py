@@ -103,20 +103,18 @@ class DeviceDrafter:
         if self._offset:
             metadata = replace(metadata, positions=positions + self._offset)
         layer_inputs = network.inputs_of(metadata)
-        sampling = SamplingRows.from_tensors(
-            inputs.temperature[slots],
-            inputs.top_k[slots],
-            inputs.top_p[slots],
-            inputs.min_p[slots],
-            inputs.seeds[slots],
-            positions,
+        places = positions + torch.arange(1, num_tokens + 1, device=positions.device).unsqueeze(1)  # [K, B]
+        sampling = SamplingRows.from_slots(
+            inputs.temperature, inputs.top_k, inputs.top_p, inputs.min_p, inputs.seeds, slots, places[0]
         )
         token_ids = inputs.token_ids[slots].clamp(0, inputs.spec.vocabulary_size - 1)
         hidden = inputs.hidden[slots]
-        for step in range(num_tokens):
+        chosen = []
+        for place in places:
             scores, hidden = network.forward(token_ids, hidden, layer_inputs, inputs.kv, self._kv_scales)
-            token_ids = sample(self._suppress(scores), sampling.at(positions + step + 1), scores.token_ids)
-            self.drafts[slots, step] = token_ids
+            token_ids = sample(self._suppress(scores), sampling.at(place), scores.token_ids)
+            chosen.append(token_ids)
+        self.drafts[slots, :num_tokens] = torch.stack(chosen, 1)
 
     def _suppress(self, scores: DraftScores) -> torch.Tensor:  # [B, C]
         logits = scores.logits
