@@ -267,7 +267,7 @@ def _attend_whole(
         new_greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
         new_total = tl.zeros([BLOCK_ROWS], tl.float32)
         new_summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
-        for _turn in tl.static_range(SPLIT_SIZE // BLOCK_KEYS):
+        for _turn in range(SPLIT_SIZE // BLOCK_KEYS):
             value_at = key_at + STORED_HEADS * HEAD_DIM
             v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
             next_keys = keys + BLOCK_KEYS
