@@ -11,6 +11,8 @@ Keys of the next turn are on their way while the present ones are computed with.
 launch): plans and block tables are older than the kernel before, and are read while that one ends.
 """
 
+from dataclasses import dataclass
+
 import torch
 import triton
 import triton.language as tl
@@ -105,6 +107,7 @@ def _attend_splits(
     NUM_OCTAVES: tl.constexpr,
     PRECISION: tl.constexpr,
     OVERLAPS: tl.constexpr,
+    MANUAL: tl.constexpr,
 ):
     piece, kv_head = tl.program_id(0), tl.program_id(1)
     number = max_splits - 1 - tl.program_id(2)  # the largest splits first
@@ -120,8 +123,6 @@ def _attend_splits(
     begin = tl.maximum(begin, first_key // BLOCK_KEYS * BLOCK_KEYS)
     end = tl.minimum(end, end_key)
     table = tables + sequence.to(tl.int64) * table_width
-    keys = begin + tl.arange(0, BLOCK_KEYS)
-    slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
     if OVERLAPS:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
@@ -130,24 +131,41 @@ def _attend_splits(
     dims = tl.arange(0, HEAD_DIM)
     row, head = rows // GROUP, kv_head * GROUP + rows % GROUP
     is_row = row < num_rows
-    key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-    k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
     query_at = ((first_row + row) * (num_kv_heads * GROUP) + head) * HEAD_DIM
     q = tl.load(query + query_at[:, None] + dims[None, :], mask=is_row[:, None], other=0.0)
     position = start + row
     greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_ROWS], tl.float32)
     summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
-    for _ in range(begin, end, BLOCK_KEYS):
-        value_at = key_at + STORED_HEADS * HEAD_DIM
-        v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
-        next_slot, is_next = _slots_of(keys + BLOCK_KEYS, keys + BLOCK_KEYS < end, table, KV_BLOCK)
-        key_at = (next_slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-        next_k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_next[None, :], other=0.0)
-        is_seen = is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
-        greatest, total, summed = _take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
-        k, is_key = next_k, is_next
-        keys += BLOCK_KEYS
+    if MANUAL:
+        keys = begin + tl.arange(0, BLOCK_KEYS)
+        slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
+        key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
+        k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
+        for _ in range(begin, end, BLOCK_KEYS):
+            value_at = key_at + STORED_HEADS * HEAD_DIM
+            v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
+            next_slot, is_next = _slots_of(keys + BLOCK_KEYS, keys + BLOCK_KEYS < end, table, KV_BLOCK)
+            key_at = (next_slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
+            next_k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_next[None, :], other=0.0)
+            is_seen = (
+                is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
+            )
+            greatest, total, summed = _take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
+            k, is_key = next_k, is_next
+            keys += BLOCK_KEYS
+    else:
+        for block in range(begin, end, BLOCK_KEYS):
+            keys = block + tl.arange(0, BLOCK_KEYS)
+            slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
+            key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
+            value_at = key_at + STORED_HEADS * HEAD_DIM
+            k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
+            v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
+            is_seen = (
+                is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
+            )
+            greatest, total, summed = _take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
 
     part = ((piece * num_kv_heads + kv_head) * max_splits + number).to(tl.int64) * BLOCK_ROWS + rows
     tl.store(sums + part[:, None] * HEAD_DIM + dims[None, :], summed, mask=is_row[:, None])
@@ -244,9 +262,7 @@ def _attend_whole(
     first_key = tl.maximum(0, start - window + 1)
     end = tl.minimum(num_keys, start + num_rows)
     table = tables + sequence.to(tl.int64) * table_width
-    begin = first_key // SPLIT_SIZE * SPLIT_SIZE
-    keys = begin + tl.arange(0, BLOCK_KEYS)
-    slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
+    begin = first_key // BLOCK_KEYS * BLOCK_KEYS
     if OVERLAPS:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
@@ -255,35 +271,31 @@ def _attend_whole(
     dims = tl.arange(0, HEAD_DIM)
     row, head = rows // GROUP, kv_head * GROUP + rows % GROUP
     is_row = row < num_rows
-    key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-    k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
     query_at = ((first_row + row) * (num_kv_heads * GROUP) + head) * HEAD_DIM
     q = tl.load(query + query_at[:, None] + dims[None, :], mask=is_row[:, None], other=0.0)
     position = start + row
     greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_ROWS], tl.float32)
     summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
-    for _ in range(begin, end, SPLIT_SIZE):
-        new_greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
-        new_total = tl.zeros([BLOCK_ROWS], tl.float32)
-        new_summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
-        for _turn in range(SPLIT_SIZE // BLOCK_KEYS):
-            value_at = key_at + STORED_HEADS * HEAD_DIM
-            v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
-            next_keys = keys + BLOCK_KEYS
-            next_slot, is_next = _slots_of(next_keys, (next_keys >= first_key) & (next_keys < end), table, KV_BLOCK)
-            key_at = (next_slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-            next_k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_next[None, :], other=0.0)
-            is_seen = (
-                is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
-            )
-            new_greatest, new_total, new_summed = _take_in(
-                q, k, v, is_seen, key_scale, new_greatest, new_total, new_summed, PRECISION
-            )
-            k, is_key, keys = next_k, is_next, next_keys
-        greatest, old_share, new_share = _shares(greatest, new_greatest)
-        total = tl.fma(total, old_share, new_total * new_share)
-        summed = tl.fma(summed, old_share[:, None], new_summed * new_share[:, None])
+    new_greatest, new_total, new_summed = greatest, total, summed  # of the present split
+    for block in range(begin, end, BLOCK_KEYS):
+        keys = block + tl.arange(0, BLOCK_KEYS)
+        slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
+        key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
+        value_at = key_at + STORED_HEADS * HEAD_DIM
+        k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
+        v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
+        is_seen = is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
+        new_greatest, new_total, new_summed = _take_in(
+            q, k, v, is_seen, key_scale, new_greatest, new_total, new_summed, PRECISION
+        )
+        if ((block + BLOCK_KEYS) % SPLIT_SIZE == 0) | (block + BLOCK_KEYS >= end):
+            greatest, old_share, new_share = _shares(greatest, new_greatest)
+            total = tl.fma(total, old_share, new_total * new_share)
+            summed = tl.fma(summed, old_share[:, None], new_summed * new_share[:, None])
+            new_greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
+            new_total = tl.zeros([BLOCK_ROWS], tl.float32)
+            new_summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
     value = (summed / total[:, None] * value_scale).to(output.dtype.element_ty)
     tl.store(output + query_at[:, None] + dims[None, :], value, mask=is_row[:, None])
 
@@ -319,14 +331,17 @@ def attend_paged(
         "OVERLAPS": overlaps,
         "launch_pdl": overlaps,
     }
+    manner = manner_of(head_dim, block_rows, query.dtype)
     reading = {
         "STORED_HEADS": stored_heads,
         "KV_BLOCK": block_size,
-        "BLOCK_KEYS": _turn_keys(head_dim, query.dtype),
+        "BLOCK_KEYS": manner.keys,
         "PRECISION": "ieee" if query.dtype == torch.float32 else "tf32",
-        "num_stages": 1,
-        "num_warps": 8 if block_rows * head_dim >= _MANY_NUMBERS else 4,
+        "num_stages": manner.stages,
+        "num_warps": manner.warps,
     }
+    if manner.maxnreg:
+        reading["maxnreg"] = manner.maxnreg
     if not cut.num_octaves and block_rows * head_dim <= _MAX_WHOLE_NUMBERS and num_pieces * num_kv_heads >= WHOLE_FROM:
         _attend_whole[(num_pieces, num_kv_heads)](
             query, kv, pieces, tables, output, tables.shape[1], window, key_scale, value_scale, **shape, **reading
@@ -338,7 +353,7 @@ def attend_paged(
     weights = torch.empty((*sizes, 2), dtype=torch.float32, device=query.device)
     _attend_splits[(num_pieces, num_kv_heads, max_splits)](
         query, kv, pieces, tables, sums, weights, tables.shape[1], max_splits, window, key_scale,
-        **shape, **octaves, **reading,
+        **shape, **octaves, **reading, MANUAL=manner.manual,
     )  # fmt: skip
     _merge_splits[(num_pieces, num_kv_heads, block_rows)](
         sums, weights, output, pieces, max_splits, window, value_scale,
@@ -347,6 +362,21 @@ def attend_paged(
     return output
 
 
-def _turn_keys(head_dim: int, dtype: torch.dtype) -> int:
+@dataclass(frozen=True)
+class Manner:
+    """How keys are read."""
+
+    keys: int  # of a turn of the loop
+    warps: int
+    stages: int
+    manual: bool = False
+    maxnreg: int = 0
+
+
+def manner_of(head_dim: int, block_rows: int, dtype: torch.dtype) -> Manner:
+    """As measured on an H100."""
     numbers = _TURN_NUMBERS * 2 // dtype.itemsize
-    return min(max(_MIN_TURN_KEYS, numbers // head_dim), _MAX_TURN_KEYS)
+    keys = min(max(_MIN_TURN_KEYS, numbers // head_dim), _MAX_TURN_KEYS)
+    if dtype == torch.float32:
+        return Manner(keys, 8 if block_rows * head_dim >= _MANY_NUMBERS else 4, 1)
+    return Manner(32, 8 if block_rows * head_dim >= _MANY_NUMBERS else 4, 3)
