@@ -12,7 +12,6 @@ import triton.language as tl
 
 from tandem.attention.overlap import is_overlapping
 
-
 _HEADS = 4  # of a program
 
 
