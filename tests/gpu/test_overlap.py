@@ -15,6 +15,7 @@ NUM_REPLAYS = 300
 
 
 @pytest.mark.parametrize("num_sequences", [1, 8, 16])
+@torch.inference_mode()
 def test_many_rounds_in_a_graph(problem, num_sequences, monkeypatch):
     sequences = torch.arange(num_sequences, device="cuda")
     starts, token_ids = torch.tensor(STARTS, device="cuda")[:num_sequences], problem.token_ids[:num_sequences]

@@ -13,7 +13,7 @@ from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged_kernel import attend_paged
 from tandem.attention.plan_kernel import plan_on_device
-from tandem.attention.splits import GROWING, WINDOWED, Cut
+from tandem.attention.splits import GROWING, WINDOWED, SplitSizes
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.scales import UNSCALED, KvScales
 
@@ -29,10 +29,9 @@ _ROUND_STEP_ROWS = 128  # rows of a step that is cut into pieces like a round: b
 class _Plan:
     """Of one group, for all its layers."""
 
-    pieces: torch.Tensor  # [P, 5] int32
+    pieces: torch.Tensor  # [P, 6] int32
     tables: torch.Tensor  # [S, W] int32
     block_rows: int  # query heads times rows that a piece has at most
-    cut: Cut
     max_splits: int
     window: int
     block_size: int
@@ -74,14 +73,15 @@ class PagedBackend:
         for group in groups:
             block_rows = self._block_rows_of(group, batch.num_rows)
             rows_per_piece = self._rows_per_piece(group, block_rows)
-            window, cut = group.window or NO_WINDOW, _cut_of(group)
-            positions, slot_mapping[group.name], pieces = plan_on_device(batch, group, block_size, rows_per_piece)
+            window, sizes = group.window or NO_WINDOW, _sizes_of(group)
+            positions, slot_mapping[group.name], pieces = plan_on_device(
+                batch, group, block_size, rows_per_piece, sizes
+            )
             plans[group.name] = _Plan(
                 pieces=pieces,
                 tables=batch.block_tables[group.name],
                 block_rows=block_rows,
-                cut=cut,
-                max_splits=cut.most(batch.max_position + 1, window + rows_per_piece - 1),
+                max_splits=sizes.most_splits(batch.max_position, window, rows_per_piece),
                 window=window,
                 block_size=block_size,
             )
@@ -100,7 +100,6 @@ class PagedBackend:
             kv,
             plan.pieces,
             plan.tables,
-            cut=plan.cut,
             block_size=plan.block_size,
             block_rows=plan.block_rows,
             max_splits=plan.max_splits,
@@ -110,17 +109,16 @@ class PagedBackend:
         )
 
     def _plan(self, batch: QueryBatch, group: KvGroup, tables: Sequence[Sequence[int]], block_size: int) -> _Plan:
-        window, cut = group.window or NO_WINDOW, _cut_of(group)
+        window, sizes = group.window or NO_WINDOW, _sizes_of(group)
         is_small = self._is_batch_invariant and batch.num_tokens <= _ROUND_STEP_ROWS
         block_rows = self._block_rows_of(group, _ROUND_ROWS) if is_small else self._block_rows
-        pieces = list(_pieces(batch, self._rows_per_piece(group, block_rows)))
+        pieces = list(_pieces(batch, self._rows_per_piece(group, block_rows), sizes))
         width = max(map(len, tables))
         return _Plan(
             pieces=self._tensor(pieces, torch.int32),
             tables=self._tensor([[*table, *[0] * (width - len(table))] for table in tables], torch.int32),
             block_rows=block_rows,
-            cut=cut,
-            max_splits=max(_num_splits(piece, window, cut) for piece in pieces),
+            max_splits=max(_num_splits(piece, window) for piece in pieces),
             window=window,
             block_size=block_size,
         )
@@ -140,23 +138,27 @@ class PagedBackend:
         return torch.tensor(values, dtype=dtype, pin_memory=is_cuda).to(self._device, non_blocking=True)
 
 
-def _cut_of(group: KvGroup) -> Cut:
+def _sizes_of(group: KvGroup) -> SplitSizes:
     return GROWING if group.window is None else WINDOWED
 
 
-def _pieces(batch: QueryBatch, rows_per_piece: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """Runs of rows that are computed together: first row, rows, position, visible keys, sequence."""
+def _pieces(batch: QueryBatch, rows_per_piece: int, sizes: SplitSizes) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """Runs of rows whose keys are cut alike: first row, rows, position, visible keys, sequence, split size."""
     first_row = 0
     for sequence, (start, length, num_keys) in enumerate(
         zip(batch.start_positions, batch.query_lens, batch.num_keys, strict=True)
     ):
-        for offset in range(0, length, rows_per_piece):
-            yield first_row + offset, min(rows_per_piece, length - offset), start + offset, num_keys, sequence
+        position, end = start, start + length
+        while position < end:
+            split_size, until = sizes.at(position)
+            stop = min(end, position + rows_per_piece, until)
+            yield first_row + position - start, stop - position, position, num_keys, sequence, split_size
+            position = stop
         first_row += length
 
 
-def _num_splits(piece: tuple[int, int, int, int, int], window: int, cut: Cut) -> int:
-    _, num_rows, start, num_keys, _ = piece
+def _num_splits(piece: tuple[int, int, int, int, int, int], window: int) -> int:
+    _, num_rows, start, num_keys, _, split_size = piece
     first_key, end_key = max(0, start - window + 1), min(num_keys, start + num_rows)
     assert first_key < end_key, "a row sees no key"
-    return cut.number(end_key - 1) - cut.number(first_key) + 1
+    return (end_key - 1) // split_size - first_key // split_size + 1

@@ -4,8 +4,8 @@ After Dao et al., "Flash-Decoding for long-context inference" (2023), for any nu
 rows is cut like a decode of one. Query heads that read the same KV head, and the rows of a piece, are rows of one
 product, so that keys and values are read once.
 
-Rows are batch-invariant: where keys are cut depends on the keys' positions alone (`splits`), so that a row finds the
-same splits whatever stands beside it. What it does not see adds exact zeros.
+Rows are batch-invariant: splits and turns begin at multiples of their size, counted from position 0, and their size
+depends on a row's own position alone (`splits`). What a row does not see adds exact zeros.
 
 Keys of the next turn are on their way while the present ones are computed with. Kernels overlap (programmatic dependent
 launch): plans and block tables are older than the kernel before, and are read while that one ends.
@@ -18,37 +18,10 @@ import triton
 import triton.language as tl
 
 from tandem.attention.overlap import is_overlapping
-from tandem.attention.splits import Cut
 
-_TURN_NUMBERS = 1 << 14  # of keys that one turn of the loop reads: 64 of 256 numbers, 32 of 512
-_MAX_TURN_KEYS = 64
-_MIN_TURN_KEYS = 16  # of a product on tensor cores
 WHOLE_FROM = 128  # programs: as many as keep a GPU busy with a whole piece each
-_MANY_NUMBERS = 1 << 14  # of a program's sums, which more warps hold
 _MAX_WHOLE_NUMBERS = 1 << 13  # of a program's sums, of which it then has two
 _MERGED_AT_ONCE = 8  # splits whose sums are on their way together
-
-
-@triton.jit
-def _split_at(position, SIZE: tl.constexpr, EVEN_KEYS: tl.constexpr, NUM_OCTAVES: tl.constexpr):
-    """The number of the split that a key is in; see `Cut.number`."""
-    number = position // SIZE
-    for octave in tl.static_range(NUM_OCTAVES):
-        beyond = position - (EVEN_KEYS << octave)
-        in_octave = (2 + octave) * (EVEN_KEYS // SIZE // 2) + beyond // (2 * SIZE << octave)
-        number = tl.where(beyond >= 0, in_octave, number)
-    return number
-
-
-@triton.jit
-def _bounds_of(number, SIZE: tl.constexpr, EVEN_KEYS: tl.constexpr, NUM_OCTAVES: tl.constexpr):
-    """The first key of a split, and of the next one, of `_split_at`."""
-    begin, size = number * SIZE, SIZE
-    for octave in tl.static_range(NUM_OCTAVES):
-        place = number - (2 + octave) * (EVEN_KEYS // SIZE // 2)
-        size = tl.where(place >= 0, 2 * SIZE << octave, size)
-        begin = tl.where(place >= 0, (EVEN_KEYS << octave) + place * (2 * SIZE << octave), begin)
-    return begin, begin + size
 
 
 @triton.jit
@@ -87,7 +60,7 @@ def _shares(greatest, new_greatest):
 def _attend_splits(
     query,  # [T, num_heads, HEAD_DIM]
     kv,  # [num_slots, 2, STORED_HEADS, HEAD_DIM], as the query or of 8 bits; the first num_kv_heads are read
-    pieces,  # [P, 5] int32: first row, rows, position, visible keys, sequence
+    pieces,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables,  # [S, table_width] int32
     sums,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, HEAD_DIM] float32: of values, weighted
     weights,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, 2] float32: greatest score, sum of weights
@@ -102,22 +75,18 @@ def _attend_splits(
     KV_BLOCK: tl.constexpr,  # tokens of a KV block
     BLOCK_ROWS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
-    SPLIT_SIZE: tl.constexpr,
-    EVEN_KEYS: tl.constexpr,
-    NUM_OCTAVES: tl.constexpr,
     PRECISION: tl.constexpr,
     OVERLAPS: tl.constexpr,
     MANUAL: tl.constexpr,
 ):
-    piece, kv_head = tl.program_id(0), tl.program_id(1)
-    number = max_splits - 1 - tl.program_id(2)  # the largest splits first
-    about = pieces + piece * 5
+    piece, kv_head, number = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    about = pieces + piece * 6
     first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
-    num_keys, sequence = tl.load(about + 3), tl.load(about + 4)
+    num_keys, sequence, split_size = tl.load(about + 3), tl.load(about + 4), tl.load(about + 5)
     first_key = tl.maximum(0, start - window + 1)
     end_key = tl.minimum(num_keys, start + num_rows)
-    split = _split_at(first_key, SPLIT_SIZE, EVEN_KEYS, NUM_OCTAVES) + number
-    begin, end = _bounds_of(split, SPLIT_SIZE, EVEN_KEYS, NUM_OCTAVES)
+    begin = (first_key // split_size + number) * split_size
+    end = begin + split_size
     if (begin >= end_key) | (num_rows == 0):
         return
     begin = tl.maximum(begin, first_key // BLOCK_KEYS * BLOCK_KEYS)
@@ -178,7 +147,7 @@ def _merge_splits(
     sums,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, HEAD_DIM] float32
     weights,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, 2] float32
     output,  # [T, num_heads, HEAD_DIM]
-    pieces,  # [P, 5] int32
+    pieces,  # [P, 6] int32
     max_splits,
     window,
     value_scale,
@@ -187,25 +156,17 @@ def _merge_splits(
     HEAD_DIM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     AT_ONCE: tl.constexpr,
-    SPLIT_SIZE: tl.constexpr,
-    EVEN_KEYS: tl.constexpr,
-    NUM_OCTAVES: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
     piece, kv_head, index = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    about = pieces + piece * 5
-    first_row, num_rows, start, num_keys = (
-        tl.load(about),
-        tl.load(about + 1),
-        tl.load(about + 2),
-        tl.load(about + 3),
-    )
+    about = pieces + piece * 6
+    first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
+    num_keys, split_size = tl.load(about + 3), tl.load(about + 5)
     row = index // GROUP
     if row >= num_rows:
         return
-    first_key, last_key = tl.maximum(0, start - window + 1), tl.minimum(num_keys, start + num_rows) - 1
-    num_splits = 1 + _split_at(last_key, SPLIT_SIZE, EVEN_KEYS, NUM_OCTAVES)
-    num_splits -= _split_at(first_key, SPLIT_SIZE, EVEN_KEYS, NUM_OCTAVES)
+    first_split = tl.maximum(0, start - window + 1) // split_size
+    num_splits = (tl.minimum(num_keys, start + num_rows) - 1) // split_size - first_split + 1
     if OVERLAPS:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
@@ -235,7 +196,7 @@ def _merge_splits(
 def _attend_whole(
     query,  # [T, num_heads, HEAD_DIM]
     kv,  # [num_slots, 2, STORED_HEADS, HEAD_DIM], as the query or of 8 bits; the first num_kv_heads are read
-    pieces,  # [P, 5] int32: first row, rows, position, visible keys, sequence
+    pieces,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables,  # [S, table_width] int32
     output,  # [T, num_heads, HEAD_DIM]
     table_width,
@@ -249,16 +210,15 @@ def _attend_whole(
     KV_BLOCK: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
-    SPLIT_SIZE: tl.constexpr,  # a multiple of BLOCK_KEYS
     PRECISION: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
     """All splits of a piece, one after the other, where there are programs enough: what the other two give, bit for
     bit, without a sum in memory."""
     piece, kv_head = tl.program_id(0), tl.program_id(1)
-    about = pieces + piece * 5
+    about = pieces + piece * 6
     first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
-    num_keys, sequence = tl.load(about + 3), tl.load(about + 4)
+    num_keys, sequence, split_size = tl.load(about + 3), tl.load(about + 4), tl.load(about + 5)
     first_key = tl.maximum(0, start - window + 1)
     end = tl.minimum(num_keys, start + num_rows)
     table = tables + sequence.to(tl.int64) * table_width
@@ -289,7 +249,7 @@ def _attend_whole(
         new_greatest, new_total, new_summed = _take_in(
             q, k, v, is_seen, key_scale, new_greatest, new_total, new_summed, PRECISION
         )
-        if ((block + BLOCK_KEYS) % SPLIT_SIZE == 0) | (block + BLOCK_KEYS >= end):
+        if ((block + BLOCK_KEYS) % split_size == 0) | (block + BLOCK_KEYS >= end):
             greatest, old_share, new_share = _shares(greatest, new_greatest)
             total = tl.fma(total, old_share, new_total * new_share)
             summed = tl.fma(summed, old_share[:, None], new_summed * new_share[:, None])
@@ -303,10 +263,9 @@ def _attend_whole(
 def attend_paged(
     query: torch.Tensor,  # [T, num_heads, head_dim]
     kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim], as the query or of 8 bits; heads may follow them
-    pieces: torch.Tensor,  # [P, 5] int32: first row, rows, position, visible keys, sequence
+    pieces: torch.Tensor,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables: torch.Tensor,  # [S, W] int32
     *,
-    cut: Cut,
     block_size: int,
     block_rows: int,  # query heads times rows that a piece has at most; a power of two, at least 16
     max_splits: int,
@@ -327,7 +286,6 @@ def attend_paged(
         "GROUP": group,
         "HEAD_DIM": head_dim,
         "BLOCK_ROWS": block_rows,
-        "SPLIT_SIZE": cut.size,
         "OVERLAPS": overlaps,
         "launch_pdl": overlaps,
     }
@@ -342,22 +300,21 @@ def attend_paged(
     }
     if manner.maxnreg:
         reading["maxnreg"] = manner.maxnreg
-    if not cut.num_octaves and block_rows * head_dim <= _MAX_WHOLE_NUMBERS and num_pieces * num_kv_heads >= WHOLE_FROM:
+    if block_rows * head_dim <= _MAX_WHOLE_NUMBERS and num_pieces * num_kv_heads >= WHOLE_FROM:
         _attend_whole[(num_pieces, num_kv_heads)](
             query, kv, pieces, tables, output, tables.shape[1], window, key_scale, value_scale, **shape, **reading
         )
         return output
-    octaves = {"EVEN_KEYS": cut.even_keys, "NUM_OCTAVES": cut.num_octaves}
     sizes = (num_pieces, num_kv_heads, max_splits, block_rows)
     sums = torch.empty((*sizes, head_dim), dtype=torch.float32, device=query.device)
     weights = torch.empty((*sizes, 2), dtype=torch.float32, device=query.device)
     _attend_splits[(num_pieces, num_kv_heads, max_splits)](
         query, kv, pieces, tables, sums, weights, tables.shape[1], max_splits, window, key_scale,
-        **shape, **octaves, **reading, MANUAL=manner.manual,
+        **shape, **reading, MANUAL=manner.manual,
     )  # fmt: skip
     _merge_splits[(num_pieces, num_kv_heads, block_rows)](
         sums, weights, output, pieces, max_splits, window, value_scale,
-        AT_ONCE=_MERGED_AT_ONCE, num_warps=max(1, head_dim // 128), **shape, **octaves,
+        AT_ONCE=_MERGED_AT_ONCE, num_warps=max(1, head_dim // 128), **shape,
     )  # fmt: skip
     return output
 
@@ -375,8 +332,7 @@ class Manner:
 
 def manner_of(head_dim: int, block_rows: int, dtype: torch.dtype) -> Manner:
     """As measured on an H100."""
-    numbers = _TURN_NUMBERS * 2 // dtype.itemsize
-    keys = min(max(_MIN_TURN_KEYS, numbers // head_dim), _MAX_TURN_KEYS)
+    numbers = block_rows * head_dim
     if dtype == torch.float32:
-        return Manner(keys, 8 if block_rows * head_dim >= _MANY_NUMBERS else 4, 1)
-    return Manner(32, 8 if block_rows * head_dim >= _MANY_NUMBERS else 4, 3)
+        return Manner(max(16, min(32, (1 << 13) // head_dim)), 8 if numbers >= 1 << 14 else 4, 1)
+    return Manner(64 if numbers <= 1 << 12 else 32, 8, 3)

@@ -1,40 +1,38 @@
-"""Where the keys of a text are cut, to be attended to side by side.
+"""Into how large splits the keys of a text are cut, to be attended to side by side.
 
-A row's result must not depend on what else a step holds, so cuts depend on nothing but the positions of the keys. Those
-of a window are cut evenly. Without one, a text that grows has splits that grow: the first `even_keys` are cut evenly,
-then each doubling of the text into half as many splits as that, so that merging costs little beside reading.
-
-    size 128, even_keys 4096:  0, 128, ..., 4096, 4352, ..., 8192, 8704, ..., 16384, 17408, ...
+A row's result must not depend on what else a step holds, so splits begin at multiples of their size, counted from
+position 0, and their size depends on the row's own position alone. Keys of a window are cut evenly. Without one, long
+texts have splits so large that at most 64 are merged; that many keep a GPU busy with one text of few KV heads.
 """
 
 from dataclasses import dataclass
 
+_BEYOND = 1 << 30  # any position
+
 
 @dataclass(frozen=True)
-class Cut:
-    """How keys are cut, by their positions."""
+class SplitSizes:
+    """Keys of a split, by the position of the row from which on it holds."""
 
-    size: int  # keys of the first splits
-    even_keys: int  # that are cut evenly, an even number of splits; those beyond only if there are octaves
-    num_octaves: int  # doublings of the text that are cut into larger splits
+    sizes: tuple[tuple[int, int], ...]  # (position, size), rising; the first position is 0
 
-    def number(self, position: int) -> int:
-        """The number of the split that a key is in."""
-        octave = self._octave(position // self.even_keys)
-        if octave < 0:
-            return position // self.size
-        first = (2 + octave) * (self.even_keys // self.size // 2)
-        return first + (position - (self.even_keys << octave)) // (2 * self.size << octave)
+    def at(self, position: int) -> tuple[int, int]:
+        """The size for a row at a position, and the position from which on that changes."""
+        index = max(index for index, (first, _) in enumerate(self.sizes) if first <= position)
+        until = self.sizes[index + 1][0] if index + 1 < len(self.sizes) else _BEYOND
+        return self.sizes[index][1], until
 
-    def most(self, num_keys: int, window: int) -> int:
-        """Splits that `window` neighbours among the first `num_keys` keys can be in."""
-        if num_keys <= window or self.num_octaves:
-            return self.number(num_keys - 1) + 1
-        return (window - 2) // self.size + 2  # they may begin and end in the middle of one
-
-    def _octave(self, doublings: int) -> int:
-        return min(doublings.bit_length(), self.num_octaves) - 1
+    def most_splits(self, max_position: int, window: int, num_rows: int) -> int:
+        """Of any `num_rows` neighbours that stand at `max_position` or before, and see `window` keys each."""
+        most = 0
+        for first, size in self.sizes:
+            if first <= max_position:
+                until = min(self.at(first)[1] - 1, max_position)
+                num_keys = min(until + 1, window + num_rows - 1)
+                # Keys that do not begin at 0 may begin and end in the middle of a split.
+                most = max(most, (num_keys - 2) // size + 2 if window <= until else -(-num_keys // size))
+        return most
 
 
-WINDOWED = Cut(size=128, even_keys=256, num_octaves=0)
-GROWING = Cut(size=128, even_keys=4096, num_octaves=8)
+WINDOWED = SplitSizes(((0, 128),))
+GROWING = SplitSizes(((0, 128), (8192, 256), (16384, 512), (32768, 1024), (65536, 2048), (131072, 4096)))

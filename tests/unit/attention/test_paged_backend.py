@@ -8,7 +8,6 @@ from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged import PagedBackend
 from tandem.attention.reference import ReferenceBackend
-from tandem.attention.splits import GROWING
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.scales import UNSCALED, KvScales
 from tests.unit.attention.test_reference_backend import CASES, GROUPS, NUM_HEADS, Step
@@ -52,20 +51,20 @@ def test_positions_and_slots_are_those_of_the_reference():
 
 
 @pytest.mark.parametrize("window", [None, 200])
-@pytest.mark.parametrize("start", [120, 2044])
+@pytest.mark.parametrize("start", [120, 2044, 8188])
 def test_a_row_does_not_depend_on_the_others(window, start):
     """Bit for bit, across the places where keys are cut and where the size of a cut changes."""
     group = KvGroup("group", (0,), num_kv_heads=2, head_dim=16, window=window)
     generator = torch.Generator().manual_seed(0)
-    kv = torch.randn(300 * 16, *group.slot_shape, generator=generator)
-    blocks = torch.randperm(300, generator=generator).tolist()
+    kv = torch.randn(600 * 16, *group.slot_shape, generator=generator)
+    blocks = torch.randperm(600, generator=generator).tolist()
     query = torch.randn(12, NUM_HEADS, 16, generator=generator)
     backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
 
     def run(rows, batch):
         return backend.attend(rows, kv, backend.prepare(batch, [group], 16).plans["group"])
 
-    tables = [blocks[:150], blocks[150:]]
+    tables = [blocks[:550], blocks[550:]]
     together = run(query, QueryBatch((8, 4), (start, 30), (start + 8, 34), {"group": tables}))
     for row in range(8):
         alone = QueryBatch((1,), (start + row,), (start + row + 1,), {"group": tables[:1]})
@@ -77,22 +76,22 @@ def test_a_round_planned_on_the_device_attends_like_one_planned_on_the_host(num_
     """Across places where cuts change size, and with a sequence whose rows run out of its blocks."""
     group = KvGroup("group", (0,), num_kv_heads=2, head_dim=16, window=None)
     generator = torch.Generator().manual_seed(0)
-    kv = torch.randn(301 * 16, *group.slot_shape, generator=generator)
-    blocks = torch.randperm(300, generator=generator).tolist()
-    starts = [2044, 30, 0]
-    tables = [blocks[:130], blocks[130:134], blocks[134:136]]
+    kv = torch.randn(601 * 16, *group.slot_shape, generator=generator)
+    blocks = torch.randperm(600, generator=generator).tolist()
+    starts = [8188, 30, 0]
+    tables = [blocks[:514], blocks[514:518], blocks[518:520]]
     query = torch.randn(num_rows * len(starts), NUM_HEADS, 16, generator=generator)
     backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
     ends = [start + num_rows for start in starts]
     batch = QueryBatch((num_rows,) * len(starts), tuple(starts), tuple(ends), {"group": tables})
     expected = backend.prepare(batch, [group], 16)
 
-    table = torch.full((5, 140), -1, dtype=torch.int32)
+    table = torch.full((5, 530), -1, dtype=torch.int32)
     slots = [3, 0, 2]
     for slot, blocks_of_one in zip(slots, tables, strict=True):
         table[slot, : len(blocks_of_one)] = torch.tensor(blocks_of_one)
     on_device = DeviceBatch(
-        torch.tensor(slots), torch.tensor(starts), torch.tensor(ends), num_rows, 2100, {"group": table}, {"group": 300}
+        torch.tensor(slots), torch.tensor(starts), torch.tensor(ends), num_rows, 8300, {"group": table}, {"group": 600}
     )
     found = backend.prepare_on_device(on_device, [group], 16)
     assert found.positions.equal(expected.positions)
@@ -107,17 +106,6 @@ def test_rows_without_a_block_write_where_nobody_reads():
     backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
     metadata = backend.prepare_on_device(batch, [KvGroup("g", (0,), 1, 16, None)], 4)
     assert metadata.slot_mapping["g"].tolist() == [18, 19, *range(36, 40), *range(28, 32), 36, 37]
-
-
-def test_splits_of_a_text_that_grows():
-    """Every key is in one split, and splits follow each other."""
-    position, number = 0, 0
-    while position < 20_000:
-        size = next(size for size in range(1, 5000) if GROWING.number(position + size) != number)
-        assert size == 1 << max(7, position.bit_length() - 5)
-        assert GROWING.number(position + size - 1) == number
-        position, number = position + size, number + 1
-        assert GROWING.number(position) == number
 
 
 @pytest.mark.parametrize("window", [200, None])
