@@ -7,53 +7,20 @@ product, so that keys and values are read once.
 Rows are batch-invariant: splits and turns begin at multiples of their size, counted from position 0, and their size
 depends on a row's own position alone (`splits`). What a row does not see adds exact zeros.
 
-Keys of the next turn are on their way while the present ones are computed with. Kernels overlap (programmatic dependent
-launch): plans and block tables are older than the kernel before, and are read while that one ends.
+Kernels overlap (`overlap`): plans are older than the kernel before, and are read while that one ends.
 """
-
-from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 
 from tandem.attention.overlap import is_overlapping
+from tandem.attention.turn_kernel import read_turn, shares, take_in
 
 WHOLE_FROM = 128  # programs: as many as keep a GPU busy with a whole piece each
+_MAX_WHOLE_SPLITS = 16  # of a piece: longer ones would keep the others waiting
 _MAX_WHOLE_NUMBERS = 1 << 13  # of a program's sums, of which it then has two
 _MERGED_AT_ONCE = 8  # splits whose sums are on their way together
-
-
-@triton.jit
-def _slots_of(keys, is_key, table, KV_BLOCK: tl.constexpr):
-    """Where keys stand, and which of them do."""
-    block_id = tl.load(table + keys // KV_BLOCK, mask=is_key, other=0)
-    # Rows of a sequence that has ended may stand beyond its blocks.
-    return block_id.to(tl.int64) * KV_BLOCK + keys % KV_BLOCK, is_key & (block_id >= 0)
-
-
-@triton.jit
-def _take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION: tl.constexpr):
-    """What rows have seen so far, and some more keys: greatest score, sum of weights, weighted sum of values."""
-    # Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction.
-    k = k if k.dtype == q.dtype else k.to(tl.float32).to(q.dtype)
-    scores = tl.where(is_seen, tl.dot(q, k, input_precision=PRECISION) * key_scale, float("-inf"))
-    newest = tl.maximum(greatest, tl.max(scores, 1))
-    # A row that has seen no key yet has -inf, from which nothing may be subtracted.
-    base = tl.where(newest == float("-inf"), 0.0, newest)
-    shrink = tl.exp(greatest - base)
-    weight = tl.exp(scores - base[:, None])
-    v = v if v.dtype == q.dtype else v.to(tl.float32).to(q.dtype)
-    summed = summed * shrink[:, None] + tl.dot(weight.to(q.dtype), v, input_precision=PRECISION)
-    return newest, total * shrink + tl.sum(weight, 1), summed
-
-
-@triton.jit
-def _shares(greatest, new_greatest):
-    """Of two groups of keys by their greatest scores: that of both, and what the sums of each count for."""
-    newest = tl.maximum(greatest, new_greatest)
-    base = tl.where(newest == float("-inf"), 0.0, newest)
-    return newest, tl.exp(greatest - base), tl.exp(new_greatest - base)
 
 
 @triton.jit
@@ -77,7 +44,6 @@ def _attend_splits(
     BLOCK_KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
     OVERLAPS: tl.constexpr,
-    MANUAL: tl.constexpr,
 ):
     piece, kv_head, number = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     about = pieces + piece * 6
@@ -106,35 +72,11 @@ def _attend_splits(
     greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_ROWS], tl.float32)
     summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
-    if MANUAL:
-        keys = begin + tl.arange(0, BLOCK_KEYS)
-        slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
-        key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-        k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
-        for _ in range(begin, end, BLOCK_KEYS):
-            value_at = key_at + STORED_HEADS * HEAD_DIM
-            v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
-            next_slot, is_next = _slots_of(keys + BLOCK_KEYS, keys + BLOCK_KEYS < end, table, KV_BLOCK)
-            key_at = (next_slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-            next_k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_next[None, :], other=0.0)
-            is_seen = (
-                is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
-            )
-            greatest, total, summed = _take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
-            k, is_key = next_k, is_next
-            keys += BLOCK_KEYS
-    else:
-        for block in range(begin, end, BLOCK_KEYS):
-            keys = block + tl.arange(0, BLOCK_KEYS)
-            slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
-            key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-            value_at = key_at + STORED_HEADS * HEAD_DIM
-            k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
-            v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
-            is_seen = (
-                is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
-            )
-            greatest, total, summed = _take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
+    for block in range(begin, end, BLOCK_KEYS):
+        k, v, is_seen = read_turn(
+            kv, table, block, first_key, end, position, window, kv_head, STORED_HEADS, HEAD_DIM, KV_BLOCK, BLOCK_KEYS
+        )
+        greatest, total, summed = take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
 
     part = ((piece * num_kv_heads + kv_head) * max_splits + number).to(tl.int64) * BLOCK_ROWS + rows
     tl.store(sums + part[:, None] * HEAD_DIM + dims[None, :], summed, mask=is_row[:, None])
@@ -185,7 +127,7 @@ def _merge_splits(
             new_total = tl.load(weights + part * 2 + 1, mask=is_split, other=0.0)
             num_dims = tl.where(is_split, HEAD_DIM, 0)
             new_summed = tl.load(sums + part * HEAD_DIM + dims, mask=dims < num_dims, other=0.0)
-            greatest, old_share, new_share = _shares(greatest, new_greatest)
+            greatest, old_share, new_share = shares(greatest, new_greatest)
             total = tl.fma(total, old_share, new_total * new_share)
             summed = tl.fma(summed, old_share, new_summed * new_share)
     at = ((first_row + row) * (num_kv_heads * GROUP) + kv_head * GROUP + index % GROUP).to(tl.int64) * HEAD_DIM
@@ -239,18 +181,14 @@ def _attend_whole(
     summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
     new_greatest, new_total, new_summed = greatest, total, summed  # of the present split
     for block in range(begin, end, BLOCK_KEYS):
-        keys = block + tl.arange(0, BLOCK_KEYS)
-        slot, is_key = _slots_of(keys, (keys >= first_key) & (keys < end), table, KV_BLOCK)
-        key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-        value_at = key_at + STORED_HEADS * HEAD_DIM
-        k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
-        v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
-        is_seen = is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
-        new_greatest, new_total, new_summed = _take_in(
+        k, v, is_seen = read_turn(
+            kv, table, block, first_key, end, position, window, kv_head, STORED_HEADS, HEAD_DIM, KV_BLOCK, BLOCK_KEYS
+        )
+        new_greatest, new_total, new_summed = take_in(
             q, k, v, is_seen, key_scale, new_greatest, new_total, new_summed, PRECISION
         )
         if ((block + BLOCK_KEYS) % split_size == 0) | (block + BLOCK_KEYS >= end):
-            greatest, old_share, new_share = _shares(greatest, new_greatest)
+            greatest, old_share, new_share = shares(greatest, new_greatest)
             total = tl.fma(total, old_share, new_total * new_share)
             summed = tl.fma(summed, old_share[:, None], new_summed * new_share[:, None])
             new_greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
@@ -289,18 +227,17 @@ def attend_paged(
         "OVERLAPS": overlaps,
         "launch_pdl": overlaps,
     }
-    manner = manner_of(head_dim, block_rows, query.dtype)
+    block_keys, num_warps, num_stages = _manner_of(block_rows * head_dim, head_dim, query.dtype)
     reading = {
         "STORED_HEADS": stored_heads,
         "KV_BLOCK": block_size,
-        "BLOCK_KEYS": manner.keys,
+        "BLOCK_KEYS": block_keys,
         "PRECISION": "ieee" if query.dtype == torch.float32 else "tf32",
-        "num_stages": manner.stages,
-        "num_warps": manner.warps,
+        "num_stages": num_stages,
+        "num_warps": num_warps,
     }
-    if manner.maxnreg:
-        reading["maxnreg"] = manner.maxnreg
-    if block_rows * head_dim <= _MAX_WHOLE_NUMBERS and num_pieces * num_kv_heads >= WHOLE_FROM:
+    can_be_whole = max_splits <= _MAX_WHOLE_SPLITS and block_rows * head_dim <= _MAX_WHOLE_NUMBERS
+    if can_be_whole and num_pieces * num_kv_heads >= WHOLE_FROM:
         _attend_whole[(num_pieces, num_kv_heads)](
             query, kv, pieces, tables, output, tables.shape[1], window, key_scale, value_scale, **shape, **reading
         )
@@ -310,7 +247,7 @@ def attend_paged(
     weights = torch.empty((*sizes, 2), dtype=torch.float32, device=query.device)
     _attend_splits[(num_pieces, num_kv_heads, max_splits)](
         query, kv, pieces, tables, sums, weights, tables.shape[1], max_splits, window, key_scale,
-        **shape, **reading, MANUAL=manner.manual,
+        **shape, **reading,
     )  # fmt: skip
     _merge_splits[(num_pieces, num_kv_heads, block_rows)](
         sums, weights, output, pieces, max_splits, window, value_scale,
@@ -319,20 +256,11 @@ def attend_paged(
     return output
 
 
-@dataclass(frozen=True)
-class Manner:
-    """How keys are read."""
+def _manner_of(numbers: int, head_dim: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Keys of a turn, warps and stages, by the numbers that a program sums up. The same for split and whole pieces.
 
-    keys: int  # of a turn of the loop
-    warps: int
-    stages: int
-    manual: bool = False
-    maxnreg: int = 0
-
-
-def manner_of(head_dim: int, block_rows: int, dtype: torch.dtype) -> Manner:
-    """As measured on an H100."""
-    numbers = block_rows * head_dim
+    Measured on an H100 with the heads of 31B and its drafter.
+    """
     if dtype == torch.float32:
-        return Manner(max(16, min(32, (1 << 13) // head_dim)), 8 if numbers >= 1 << 14 else 4, 1)
-    return Manner(64 if numbers <= 1 << 12 else 32, 8, 3)
+        return max(16, min(32, (1 << 13) // head_dim)), 8 if numbers >= 1 << 14 else 4, 1
+    return 64 if numbers <= 1 << 12 else 32, 8, 3
