@@ -16,9 +16,11 @@ $(VENV)/.product: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,engine]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.product
+# Has all of the product too: what comes first on a fresh machine is the one installation.
+$(VENV)/.dev: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[gateway,engine,bench,dev]'
-	touch $@
+	touch $(VENV)/.product $@
 
 $(BUF):
 	npm install --silent --no-audit --no-fund --ignore-scripts --prefix .tools @bufbuild/buf@1.75.0
@@ -41,17 +43,30 @@ $(PROMETHEUS):
 	mkdir -p .tools/prometheus
 	cd .tools/prometheus && apt-get download prometheus && dpkg -x prometheus_*.deb . && rm prometheus_*.deb
 
+# All that lint and tests need beside Python's packages.
+.PHONY: tools
+tools: $(BUF) $(DEPLOY)/.tools $(PROMETHEUS)
+
 .PHONY: demo
 demo: $(VENV)/.product  ## Serve the demo pair, stream a completion, compare with and without drafter.
 	$(BIN)/tandem demo
 
+# Three at a time where there are two cores: many a test waits for processes and sockets. In the order of the folders,
+# long files (e2e, lossless) come first; pytest-xdist would begin with those of many tests, and one core would wait at
+# the end for a file of one long test.
 .PHONY: test
-test: $(VENV)/.dev  ## Run every test, up to four files at a time, each on one thread.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/deploy
+test: $(VENV)/.dev  ## Run every test, three files at a time, each on one thread.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile \
+	    --no-loadscope-reorder --ignore tests/deploy --ignore tests/clients
 
 .PHONY: test-deploy
 test-deploy: $(VENV)/.dev $(DEPLOY)/.tools  ## Render, validate and start what deploy/ and helm/ hold.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile tests/deploy
+
+.PHONY: test-clients
+test-clients: $(VENV)/.dev $(BUF)  ## Run every client's cases and README against a live replica.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 2 --dist loadfile tests/clients \
+	    clients/python/tests
 
 .PHONY: test-telemetry
 test-telemetry: $(VENV)/.dev $(PROMETHEUS)  ## Run a replica under a collector and Prometheus, and test the alert rules.
@@ -59,9 +74,10 @@ test-telemetry: $(VENV)/.dev $(PROMETHEUS)  ## Run a replica under a collector a
 
 .PHONY: lint
 lint: $(VENV)/.dev $(BUF)  ## Check style, types, imports and contracts.
-	$(BIN)/ruff format --check services tests training
-	$(BIN)/ruff check services tests training
+	$(BIN)/ruff format --check services tests training clients/python
+	$(BIN)/ruff check services tests training clients/python
 	$(BIN)/mypy
+	cd clients/python && $(CURDIR)/$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BUF) lint
 
@@ -69,10 +85,12 @@ lint: $(VENV)/.dev $(BUF)  ## Check style, types, imports and contracts.
 stubs: $(VENV)/.dev  ## Regenerate the gRPC stubs from protos/.
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I protos --python_out=services \
 	    --grpc_python_out=services --mypy_out=quiet:services --mypy_grpc_out=quiet:services $(PROTOS)
+	$(MAKE) -C clients/python stubs
 
 .PHONY: check-stubs
 check-stubs: stubs  ## Fail when the committed stubs are not those of protos/.
-	test -z "$$(git status --porcelain -- services/tandem/v1 services/tandem/internal services/tandem/drafter/v1)"
+	test -z "$$(git status --porcelain -- services/tandem/v1 services/tandem/internal services/tandem/drafter/v1 \
+	    clients/python/src/tandem_client/_proto)"
 
 .PHONY: bench
 bench: $(VENV)/.dev  ## Measure the demo pair against plain decoding and against transformers.

@@ -80,6 +80,28 @@ def test_a_route_leads_to_the_public_contract_alone():
     assert route["parentRefs"] == [{"name": "edge", "namespace": "ingress", "sectionName": "grpc"}]
 
 
+def test_http_is_closed_unless_asked_for():
+    objects = render("image-volumes")
+    container = containers(pod_spec(objects, "gateway"))["gateway"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert options(container)["http-listen"] == f"0.0.0.0:{ports['http']}"
+    (_, port) = objects["Service", "gateway"]["spec"]["ports"]
+    assert port == {"name": "http", "port": 8720, "targetPort": "http", "appProtocol": "https"}, "with the same TLS"
+    clients = objects["NetworkPolicy", "gateway"]["spec"]["ingress"][0]["ports"]
+    assert clients == [{"port": "grpc"}, {"port": "http"}]
+    route = objects["HTTPRoute", "gateway"]["spec"]
+    assert [match["path"]["value"] for match in route["rules"][0]["matches"]] == ["/v1", "/healthz"]
+    assert route["rules"][0]["backendRefs"] == [{"name": "gemma-gateway", "port": 8720}]
+    grpc = objects["GRPCRoute", "gateway"]["spec"]
+    assert route["parentRefs"] != grpc["parentRefs"] and not set(route["hostnames"]) & set(grpc["hostnames"])
+    plain = render("cpu", "gateway.http.enabled=true", "gateway.http.port=80")["Service", "gateway"]["spec"]
+    assert plain["ports"][1]["appProtocol"] == "http" and plain["ports"][1]["port"] == 80
+    closed = render("cpu")
+    assert "http-listen" not in options(containers(pod_spec(closed, "gateway"))["gateway"])
+    assert len(closed["Service", "gateway"]["spec"]["ports"]) == 1 and ("HTTPRoute", "gateway") not in closed
+    assert closed["NetworkPolicy", "gateway"]["spec"]["ingress"][0]["ports"] == [{"port": "grpc"}]
+
+
 def test_telemetry_is_told_by_the_standard_variables():
     for component, name in (("gateway", "gateway"), ("replica", "verifier"), ("replica", "drafter")):
         variables = containers(pod_spec(render("dra"), component))[name]["env"]

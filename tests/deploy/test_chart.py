@@ -21,7 +21,7 @@ TLS = {"trust-network", "tls-certificate-file", "tls-key-file", "tls-client-ca-f
 # What the chart decides itself.
 DECIDED = {
     GatewayConfig: COMMON | TLS | {
-        "tokenizer", "verifier", "model-name", "api-keys-file",
+        "tokenizer", "http-listen", "verifier", "model-name", "api-keys-file",
         "verifier-ca-file", "verifier-certificate-file", "verifier-key-file", "verifier-tls-name",
     },
     VerifierConfig: COMMON | TLS | {
@@ -84,6 +84,7 @@ def test_operators_take_every_object_of_theirs(rendered_files):
     assert {object["kind"] for object in custom} >= {
         "Certificate",
         "GRPCRoute",
+        "HTTPRoute",
         "Issuer",
         "PodMonitor",
         "PrometheusRule",

@@ -47,7 +47,10 @@ def test_services_find_each_other(files):
     )
     assert gateway.tokenizer == verifier.target == drafter.target
     assert gateway.verifier == f"dns:verifier:{verifier.listen.rpartition(':')[2]}"
-    assert all["gateway"]["ports"] == [f"127.0.0.1:8700:{gateway.listen.rpartition(':')[2]}"]
+    doors = {"8700": gateway.listen, "8720": gateway.http_listen}
+    assert all["gateway"]["ports"] == [
+        f"127.0.0.1:{port}:{listen.rpartition(':')[2]}" for port, listen in doors.items()
+    ]
     assert verifier.device == drafter.device == ("cuda" if len(files) == 2 else "cpu")
     for name in ("verifier", "drafter"):
         assert "run:/run/tandem" in all[name]["volumes"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from openai import OpenAI
 
 from tandem.telemetry.metrics import METRICS
 from tandem.v1 import generation_service_pb2, generation_service_pb2_grpc, types_pb2
@@ -19,6 +20,7 @@ from tests.otlp_receiver import receiver
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = shutil.which("prometheus") or str(ROOT / ".tools/prometheus/usr/bin/prometheus")
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+HTTP_TRACE_ID = "1bf7651916cd43dd8448eb211c80319c"
 SECRET = "xylophone"
 RPC = "tandem.v1.GenerationService/StreamGenerate"
 INTERNAL_RPC = "tandem.internal.v1.VerifierService/Generate"
@@ -61,6 +63,11 @@ class Replica:
             dropped.cancel()
             with pytest.raises(grpc.RpcError):
                 next(stub.StreamGenerate(_request(f"# {SECRET}", 1_000_000), metadata=metadata))
+        url = up.wait_for(r"^OpenAI's API is on (\S+)$")[1]
+        with OpenAI(base_url=url, api_key="none", max_retries=0) as openai:
+            headers = {"traceparent": f"00-{HTTP_TRACE_ID}-{PARENT_ID}-01"}
+            asked = {"model": "", "prompt": f"def {SECRET}(x):", "max_tokens": 5}
+            openai.completions.create(**asked, extra_headers=headers)
         wait_until(lambda: {*PARTS} <= {(service, span.name) for service, span in received.trace(TRACE_ID).values()})
 
     def page(self, service):
@@ -85,7 +92,8 @@ def replica():
         patch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         first_port = free_ports(3)
-        up = Up(f"--metrics-listen=127.0.0.1:{first_port}", "--log-format=json", "--log-level=debug")
+        ports = (f"--metrics-listen=127.0.0.1:{first_port}", "--http-listen=127.0.0.1:0")
+        up = Up(*ports, "--log-format=json", "--log-level=debug")
         try:
             yield Replica(up, received, first_port)
         finally:
@@ -116,6 +124,18 @@ def test_one_trace_holds_client_gateway_verifier_and_drafter_in_order(replica):
         ("tandem-verifier", *call, INTERNAL_RPC, "decode"),
         ("tandem-drafter", *call, INTERNAL_RPC, "draft"),
     } <= ways
+
+
+def test_a_trace_through_the_http_door_is_the_same_further_in(replica):
+    def spans():
+        return {(service, span.name): span for service, span in replica.received.trace(HTTP_TRACE_ID).values()}
+
+    further_in = {*PARTS} - {("tandem-gateway", RPC)}
+    wait_until(lambda: further_in | {("tandem-gateway", "POST /v1/completions")} == spans().keys())
+    outermost = spans()["tandem-gateway", "POST /v1/completions"]
+    assert outermost.parent_span_id.hex() == PARENT_ID
+    attributes = {one.key: one.value.string_value or one.value.int_value for one in outermost.attributes}
+    assert (attributes["http.route"], attributes["http.response.status_code"]) == ("/v1/completions", 200)
 
 
 def test_rounds_are_counts_and_events(replica):

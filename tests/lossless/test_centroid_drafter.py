@@ -19,8 +19,7 @@ def centroid_drafter_path(drafter_path: Path, tmp_path_factory: pytest.TempPathF
     return output
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("position", DRAFT_POSITIONS)
+@pytest.mark.parametrize(("position", "temperature"), zip(DRAFT_POSITIONS, TEMPERATURES, strict=True))
 def test_in_a_mixed_batch(reference, centroid_drafter_path, position, temperature):
     drafts = mtp_drafts(reference.target, centroid_drafter_path, position=position)
     with running(reference.target, drafts) as under_test:

@@ -34,10 +34,11 @@ def test_in_a_mixed_batch(reference, drafter_path, drafter, k, temperature):
     ("drafter", "k"), [("honest", 1), ("honest", 4), ("honest", 7), ("hostile", 1), ("hostile", 7)]
 )
 def test_alone(reference, drafter_path, drafter, k, temperature):
-    """One sequence at a time. (K = 0 alone is what the others are compared with.)"""
+    """A share of the prompts, one at a time: each in some of the cases. (K = 0 alone is what all are compared with.)"""
+    sequences, share = reference.sequences(k, temperature), reference.share(k, temperature)
     with running(reference.target, sources(reference, drafter_path)[drafter]) as under_test:
-        texts = [under_test.generate([sequence])[0] for sequence in reference.sequences(k, temperature)]
-    reference.check(temperature, texts, f"{drafter}, K={k}, T={temperature}, alone")
+        texts = [under_test.generate([sequences[number]])[0] for number in share]
+    reference.check(temperature, texts, f"{drafter}, K={k}, T={temperature}, alone", share)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)

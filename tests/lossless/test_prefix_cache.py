@@ -7,8 +7,7 @@ from tests.engines import mtp_drafts, running
 from tests.lossless.conftest import TEMPERATURES
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("k", [0, 4])
+@pytest.mark.parametrize(("k", "temperature"), zip((0, 4), TEMPERATURES, strict=True))
 def test_cold_and_warm(reference, drafter_path, k, temperature):
     """Prompts beyond the window find their end in the sliding group and all of it in the full one."""
     with running(reference.target, mtp_drafts(reference.target, drafter_path), kv_tokens=8192) as under_test:

@@ -4,8 +4,10 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
+import torch
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from openai import AsyncOpenAI
 
 from tandem.gateway.config import GatewayConfig
 from tandem.gateway.service import open_gateway
@@ -15,11 +17,22 @@ from tandem.rpc.channel import open_channel
 from tandem.rpc.server import RpcServer
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
 from tests.rpc.fake_verifier import SERVICE, FakeVerifier, serving
+from tests.rpc.replicas import replicas
 from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 
 
 def pytest_asyncio_loop_factories(config, item):
-    return {"uvloop": uvloop.new_event_loop}
+    # uvloop runs Python between fork and exec, which beside gRPC's threads may crash: browsers are started without it.
+    starts_browser = item.get_closest_marker("browser")
+    return {"asyncio": asyncio.new_event_loop} if starts_browser else {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -79,9 +92,14 @@ class Client:
         self.generation = generation_service_pb2_grpc.GenerationServiceStub(channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(channel)
         self.health = health_pb2_grpc.HealthStub(channel)
+        self.url = f"http://{gateway.http_address}"
+
+    def openai(self, **options):
+        """The official client of the gateway's other door."""
+        return AsyncOpenAI(**{"base_url": f"{self.url}/v1", "api_key": "none", "max_retries": 0, **options})
 
     async def wait_for_health(self, status):
-        async for response in self.health.Watch(health_pb2.HealthCheckRequest()):
+        async for response in self.health.Watch(health_pb2.HealthCheckRequest(), wait_for_ready=True):
             if response.status == status:
                 return
 
@@ -93,7 +111,13 @@ def open_client(checkpoint, verifier_address):
     @asynccontextmanager
     async def open_client(**settings):
         config = GatewayConfig(
-            **{"tokenizer": str(checkpoint), "listen": "127.0.0.1:0", "verifier": verifier_address, **settings}
+            **{
+                "tokenizer": str(checkpoint),
+                "listen": "127.0.0.1:0",
+                "http_listen": "127.0.0.1:0",
+                "verifier": verifier_address,
+                **settings,
+            }
         )
         async with open_gateway(config) as gateway, open_channel(gateway.address) as channel:
             following = asyncio.create_task(gateway.follow_verifiers())
@@ -112,3 +136,18 @@ async def client(open_client, verifier):
     async with open_client() as client:
         await client.wait_for_health(health_pb2.HealthCheckResponse.SERVING)
         yield client
+
+
+@pytest.fixture
+async def two(open_client, tmp_path):
+    """A client, and two verifiers behind its gateway."""
+    addresses = [f"unix:{tmp_path}/{number}.sock" for number in range(2)]
+    async with replicas(open_client, addresses, resume_seconds=0.5) as all_of_them:
+        yield all_of_them
+
+
+@pytest.fixture
+async def openai(client):
+    """The official client of that gateway."""
+    async with client.openai() as openai:
+        yield openai

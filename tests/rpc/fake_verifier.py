@@ -44,6 +44,19 @@ async def play(*responses):
         yield response
 
 
+def held(*rest):
+    """An event, and a script that starts and plays `rest` once that is set."""
+    go_on = asyncio.Event()
+
+    async def script(request):
+        yield started()
+        await go_on.wait()
+        for response in rest:
+            yield response
+
+    return go_on, script
+
+
 class FakeVerifier(pb_grpc.VerifierServiceServicer):
     """Plays `script` for each request; remembers requests, deadlines, and how many sequences it still works for."""
 

@@ -13,9 +13,7 @@ from tandem.verifier import ahead_link, drafter_link
 from tandem.verifier.ahead_link import AheadLink
 from tests.engines import wanted
 from tests.rpc.fake_drafter import SPEC, FakeDrafter, answer, drafting, drafts_of
-from tests.rpc.test_drafter_link import attached, until
-
-TIMEOUT_SECONDS = 0.1
+from tests.rpc.links import TIMEOUT_SECONDS, attached, until
 
 
 class ListedExchange:

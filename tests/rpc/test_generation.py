@@ -7,21 +7,10 @@ import pytest
 
 from tandem.v1 import generation_service_pb2 as pb
 from tandem.v1 import types_pb2
+from tests.rpc.calls import spec, stream
 from tests.rpc.fake_verifier import finished, play, started, verified
 
 STOP, LENGTH = types_pb2.FINISH_REASON_STOP, types_pb2.FINISH_REASON_LENGTH
-
-
-def spec(text="the fox", **fields):
-    return types_pb2.GenerationSpec(text=text, **fields)
-
-
-async def stream(client, given, **options):
-    """The three parts of a stream, which must come in order."""
-    events = [e async for e in client.generation.StreamGenerate(pb.StreamGenerateRequest(spec=given), **options)]
-    kinds = [event.WhichOneof("event") for event in events]
-    assert kinds == ["started", *["delta"] * (len(events) - 2), "finished"]
-    return events[0].started, [event.delta for event in events[1:-1]], events[-1].finished
 
 
 async def test_a_stream_from_beginning_to_end(client, fake, tokenizer):

@@ -6,7 +6,7 @@ import pytest
 
 from tandem.rpc.errors import from_rpc_error
 from tests.rpc.test_structured_output import pair, tokenizer  # noqa: F401
-from tests.rpc.test_verifier import greedy, one_thread, refused, verifier  # noqa: F401
+from tests.rpc.verifiers import greedy, refused, verifier
 
 HOT = {"temperature": 3.0, "top_k": 0, "top_p": 1.0, "seed": 7}
 PENALTIES = {"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": 1.0}

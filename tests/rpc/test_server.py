@@ -16,7 +16,7 @@ from tandem.rpc.channel import KEEPALIVE_SECONDS, open_channel
 from tandem.rpc.errors import RETRY_PUSHBACK_KEY, from_rpc_error
 from tandem.rpc.request_id import current_request_id
 from tandem.rpc.server import RpcServer, ServerLimits, _options
-from tests.rpc.fake_verifier import SERVICE
+from tests.rpc.fake_verifier import SERVICE, finished, held
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -242,14 +242,7 @@ async def test_a_dropped_call_closes_the_servicers_generator_at_once(fake, stub)
 
 
 async def test_stop_lets_running_requests_finish_and_refuses_new_ones(server, fake, channel, stub):
-    go_on = asyncio.Event()
-
-    async def generate(request):
-        yield pb.GenerateResponse(started={})
-        await go_on.wait()
-        yield pb.GenerateResponse(finished={})
-
-    fake.script = generate
+    go_on, fake.script = held(finished())
     server.set_serving(True)
     running = stub.Generate(pb.GenerateRequest())
     await running.read()
@@ -269,11 +262,7 @@ async def test_stop_lets_running_requests_finish_and_refuses_new_ones(server, fa
 
 
 async def test_stop_ends_what_outlasts_the_grace(server, fake, stub):
-    async def generate(request):
-        yield pb.GenerateResponse(started={})
-        await asyncio.Event().wait()
-
-    fake.script = generate
+    _, fake.script = held()
     call = stub.Generate(pb.GenerateRequest())
     await call.read()
     await asyncio.wait_for(server.stop(0.1), 2)

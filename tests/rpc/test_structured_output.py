@@ -12,7 +12,7 @@ from tandem.rpc.errors import from_rpc_error
 from tandem.v1 import types_pb2
 from tandem.verifier import grammar_compiler
 from tests.checkpoints import make_tiny_pair
-from tests.rpc.test_verifier import greedy, one_thread, refused, tokens, verifier  # noqa: F401
+from tests.rpc.verifiers import greedy, refused, tokens, verifier
 from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
 
 HOSTILE = {

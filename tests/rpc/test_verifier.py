@@ -3,11 +3,9 @@
 import asyncio
 import json
 import shutil
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
-import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tandem.core.errors import ConfigError
@@ -22,16 +20,7 @@ from tandem.verifier import model as models
 from tandem.verifier.config import VerifierConfig
 from tandem.verifier.service import open_verifier
 from tests.checkpoints import make_tiny_pair
-
-PROMPT = [5, 6, 7, 8, 9, 10]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.rpc.verifiers import PROMPT, ended, greedy, refused, tokens, verifier
 
 
 @pytest.fixture(scope="module")
@@ -41,44 +30,6 @@ def pair(tmp_path_factory):
         json.dumps({"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.9, "eos_token_id": [1, 3]})
     )
     return target, drafter
-
-
-@asynccontextmanager
-async def verifier(pair, tmp_path, **settings):
-    """A warm verifier and a stub that calls it."""
-    defaults = {"drafter": "inprocess", "draft_model": str(pair[1]), "kv_tokens": 2048, "max_sequences": 4}
-    config = VerifierConfig(target=str(pair[0]), listen=f"unix:{tmp_path}/verifier.sock", **(defaults | settings))
-    async with open_verifier(config) as opened, open_channel(opened.address) as channel:
-        opened.background[-1].close()
-        yield opened, pb_grpc.VerifierServiceStub(channel)
-
-
-def greedy(**fields):
-    return pb.GenerateRequest(
-        **(
-            {"prompt_token_ids": PROMPT, "sampling": {"temperature": 0.0}, "max_tokens": 12, "ignore_eos": True}
-            | fields
-        )
-    )
-
-
-async def tokens(stub, request):
-    return [i async for response in stub.Generate(request) for i in response.round.token_ids]
-
-
-async def ended(opened, count, *reasons):
-    """Waits until `count` sequences have ended for one of these reasons."""
-    async with asyncio.timeout(10):
-        # The engine's thread counts, and tells nobody.
-        while sum(opened.metrics.value(names.REQUESTS_FINISHED, reason=r) for r in reasons) < count:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
-async def refused(call):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in call:
-            pass
-    return caught.value
 
 
 async def test_a_stream_is_started_rounds_finished(pair, tmp_path):

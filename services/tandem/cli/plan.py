@@ -44,6 +44,7 @@ class Plan:
     gateway: str  # address for clients on this machine; without a gateway of its own, for gateways
     verifier: str
     has_drafter: bool  # that is waited for
+    http: str = ""  # the gateway's other address, for clients over HTTP; empty: none
 
 
 def add_plan_options(parser: Parser) -> None:
@@ -105,9 +106,12 @@ def make_plan(
         settings = (name, *to_arguments(config), *log_arguments)
         return ServicePlan(name, settings, _local(address), config.drain_seconds + _MARGIN_SECONDS)
 
+    http = ""
     services = [service("verifier", verifier_config, verifier_config.health_listen or verifier_address)]
     if up.gateway:
-        decided = {"tokenizer": up.target, "verifier": verifier_address, "listen": address}
+        assert isinstance(outermost, GatewayConfig)
+        http = outermost.http_listen and free_address(outermost.http_listen)
+        decided = {"tokenizer": up.target, "verifier": verifier_address, "listen": address, "http_listen": http}
         gateway_config = load_config(GatewayConfig, arguments, decided, environment)
         if gateway_config.tls:
             raise ConfigError("'tandem up' serves plain text on this machine; for TLS start 'tandem gateway' by itself")
@@ -135,7 +139,7 @@ def make_plan(
         services.insert(0, service("lookup-drafter", lookup_config, lookup_address))
     # A verifier that others call may want to be shown a certificate: it is not asked after its drafter.
     has_drafter = up.gateway and (up.drafter != NO_DRAFTER or up.lookup)
-    return Plan(tuple(services), _local(address), _local(verifier_address), has_drafter)
+    return Plan(tuple(services), _local(address), _local(verifier_address), has_drafter, _local(http))
 
 
 def _port_after(listen: str, distance: int) -> str:

@@ -73,4 +73,6 @@ async def _up(plan: Plan) -> None:
 async def _serve(supervisor: Supervisor, plan: Plan) -> None:
     async with supervisor:
         console.status(f"tandem is ready on {plan.gateway}")
+        if plan.http:
+            console.status(f"OpenAI's API is on http://{plan.http}/v1")
         await supervisor.wait()

@@ -6,7 +6,7 @@ import hmac
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -102,12 +102,36 @@ class ApiKeysFile:
             logger.error("keeps the API keys of before: %s", error)
 
 
+class Authentication:
+    """Finds out who calls, at whichever door."""
+
+    def __init__(self, keys_file: ApiKeysFile | None) -> None:
+        """Knows the holders of a key of `keys_file`; None: nobody is asked for one."""
+        self._keys_file = keys_file
+
+    def identify(self, values: Sequence[str | bytes]) -> None:
+        """Makes the holder of a key the caller of this task.
+
+        Args:
+            values: of all `authorization` entries that came with the call.
+
+        Raises:
+            Unauthenticated: they hold no key, or none that is known.
+        """
+        if self._keys_file is None:
+            return
+        caller = self._keys_file.keys.find(_key(values))
+        if caller is None:
+            raise Unauthenticated("needs 'authorization: Bearer KEY' with a known key")
+        _caller.set(caller)
+
+
 class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
     """Closed by default: asks for a key at every method that is not open, and has no method without a rule."""
 
-    def __init__(self, keys_file: ApiKeysFile | None) -> None:
-        """Lets holders of a key of `keys_file` in; None: everybody, to methods that have a rule."""
-        self._keys_file = keys_file
+    def __init__(self, authentication: Authentication) -> None:
+        """Lets whom `authentication` knows in, to methods that have a rule."""
+        self._authentication = authentication
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -118,12 +142,9 @@ class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
             Unauthenticated: no key came with the call, or none that is known.
         """
         access = access_to(handler_call_details.method)
-        if access is not Access.OPEN and self._keys_file:
-            values = [value for key, value in handler_call_details.invocation_metadata if key == "authorization"]
-            caller = self._keys_file.keys.find(_key(values))
-            if caller is None:
-                raise Unauthenticated("needs metadata 'authorization: Bearer KEY' with a known key")
-            _caller.set(caller)
+        if access is not Access.OPEN:
+            metadata = handler_call_details.invocation_metadata
+            self._authentication.identify([value for key, value in metadata if key == "authorization"])
         if access is Access.NONE:
             return None  # answered as if it did not exist
         return await continuation(handler_call_details)
@@ -134,7 +155,7 @@ def _digest_of_line(line: str) -> bytes:
     return bytes.fromhex(digest[1]) if digest else hashlib.sha256(line.encode()).digest()
 
 
-def _key(values: list[str | bytes]) -> bytes:
+def _key(values: Sequence[str | bytes]) -> bytes:
     """The key inside the authorization metadata; empty, which no key is, when there is not exactly one."""
     if len(values) != 1 or not isinstance(values[0], str) or values[0][: len(SCHEME)].lower() != SCHEME:
         return b""

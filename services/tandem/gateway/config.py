@@ -52,6 +52,10 @@ class GatewayConfig:
     max_output_tokens: int = option(8192, help="most tokens that one request may generate")
     max_message_bytes: int = option(8 * 1024 * 1024, help="largest request")
     max_concurrent_streams: int = option(256, help="most requests at a time over one connection")
+    http_listen: str = option(
+        "", help="HOST:PORT to serve OpenAI's HTTP API on besides; port 0 takes a free one; empty: none"
+    )
+    playground: bool = option(True, help="a page at / of the HTTP port, to try the model on; false: none")
     health_listen: str = option("", help="HOST:PORT that tells health alone, in plain text, for probes; empty: none")
     metrics_listen: str = option("", help="HOST:PORT that shows metrics to Prometheus; empty: none")
     trace_content: bool = option(

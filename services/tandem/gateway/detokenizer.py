@@ -43,6 +43,14 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTE_OF = _byte_alphabet()
 
 
+def byte_level_bytes(token: str) -> bytes:
+    """The bytes that a token of a byte-level vocabulary is written for."""
+    try:
+        return bytes(_BYTE_OF[character] for character in token)
+    except KeyError:  # an added token, written as itself
+        return token.encode()
+
+
 class ByteLevelDetokenizer(Detokenizer):
     """For vocabularies of byte strings: tokens are bytes, and text is what they spell in UTF-8."""
 
@@ -73,13 +81,8 @@ class ByteLevelDetokenizer(Detokenizer):
     def _bytes(self, token_id: int) -> bytes:
         if token_id in self._tokenizer.special_token_ids:
             return b""
-        token = self._tokenizer.library.id_to_token(token_id)
-        if token is None:  # models have more rows than tokenizers have tokens
-            return b""
-        try:
-            return bytes(_BYTE_OF[character] for character in token)
-        except KeyError:  # an added token, written as itself
-            return token.encode()
+        # Models have more rows than tokenizers have tokens.
+        return byte_level_bytes(self._tokenizer.library.id_to_token(token_id) or "")
 
 
 class WindowDetokenizer(Detokenizer):

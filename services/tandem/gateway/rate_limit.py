@@ -2,8 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -114,16 +114,47 @@ _allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
 def spend_tokens(num_tokens: int) -> None:
     """Counts tokens of the current call against its caller's share."""
     allowance = _allowance.get()
-    assert allowance, "only calls of GenerationService have tokens"
+    assert allowance, "only admitted requests have tokens"
     allowance.spend(num_tokens)
 
 
-class RateLimitInterceptor(grpc.aio.ServerInterceptor):
-    """One allowance for each API key, or one for all callers where no keys are asked for."""
+class Allowances:
+    """One allowance for each API key, or one for all callers where no keys are asked for; the same at every door."""
 
     def __init__(self, limits: CallerLimits) -> None:
-        """Allows each caller `limits`, over all calls of `GenerationService`."""
+        """Allows each caller `limits`."""
         self._allowances: defaultdict[bytes, Allowance] = defaultdict(lambda: Allowance(limits))
+
+    def check(self) -> None:
+        """Whether this task's caller could begin a request now.
+
+        Raises:
+            RateLimited: it had its share.
+        """
+        self._allowances[current_caller()].check()
+
+    @contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Counts a request of this task's caller while inside, and its tokens.
+
+        Raises:
+            RateLimited: the caller had its share.
+        """
+        allowance = self._allowances[current_caller()]
+        allowance.admit()
+        _allowance.set(allowance)
+        try:
+            yield
+        finally:
+            allowance.release()
+
+
+class RateLimitInterceptor(grpc.aio.ServerInterceptor):
+    """Limits all calls of `GenerationService`."""
+
+    def __init__(self, allowances: Allowances) -> None:
+        """Counts against `allowances`."""
+        self._allowances = allowances
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -135,16 +166,11 @@ class RateLimitInterceptor(grpc.aio.ServerInterceptor):
         """
         if not handler_call_details.method.startswith(f"/{GENERATION_SERVICE}/"):
             return await continuation(handler_call_details)
-        self._allowances[current_caller()].check()
+        self._allowances.check()
         handler = await continuation(handler_call_details)
         return surround(handler, self._admitted) if handler else None
 
     @asynccontextmanager
     async def _admitted(self, _request: Any, _context: Context) -> AsyncIterator[None]:
-        allowance = self._allowances[current_caller()]
-        allowance.admit()
-        _allowance.set(allowance)
-        try:
+        with self._allowances.admitted():
             yield
-        finally:
-            allowance.release()

@@ -58,16 +58,27 @@ _BY_REASON = {error.reason: error for error in STATUS_CODES}
 Trailers = tuple[tuple[str, str | bytes], ...]
 
 
+def public_error(error: Exception, request_id: str) -> TandemError:
+    """What a client may know of an error.
+
+    Args:
+        error: anything a request ended with. What the table does not know becomes an `EngineFault`.
+        request_id: named in an `EngineFault`, the only trace of it that a client gets.
+    """
+    if type(error) not in STATUS_CODES or isinstance(error, EngineFault):
+        return EngineFault(f"internal error; the log has more under request id {request_id}")
+    assert isinstance(error, TandemError)
+    return error
+
+
 def to_status(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, Trailers]:
     """Status code, message and trailing metadata of an error.
 
     Args:
-        error: anything a servicer raised. What the table does not know becomes an `EngineFault`.
-        request_id: named in INTERNAL errors, the only trace of them that a client gets.
+        error: anything a servicer raised.
+        request_id: see `public_error`.
     """
-    if type(error) not in STATUS_CODES or isinstance(error, EngineFault):
-        error = EngineFault(f"internal error; the log has more under request id {request_id}")
-    assert isinstance(error, TandemError)
+    error = public_error(error, request_id)
     code = STATUS_CODES[type(error)]
     message = str(error)[:MAX_MESSAGE_CHARACTERS]
     status = status_pb2.Status(code=code.value[0], message=message)

@@ -4,7 +4,6 @@ A request passes `ErrorInterceptor` first, then a service's own (credentials, li
 them may raise a `TandemError` before the handler is even looked at.
 """
 
-import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +12,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from tandem.core.errors import Draining, EngineFault, TandemError
+from tandem.core.errors import EngineFault, TandemError
+from tandem.rpc.drain import Drain
 from tandem.rpc.errors import to_status
 from tandem.rpc.request_id import adopt_request_id, current_request_id
 
@@ -122,21 +122,10 @@ def _refusal(error: TandemError) -> Handler:
 class DrainInterceptor(grpc.aio.ServerInterceptor):
     """Counts the calls of a server's own services, and refuses new ones once it is about to stop."""
 
-    def __init__(self) -> None:
-        """Starts open and idle."""
+    def __init__(self, drain: Drain) -> None:
+        """Counts in `drain`."""
         self.services: set[str] = set()  # full names; health and reflection are not among them
-        self._num_calls = 0
-        self._is_draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def begin(self) -> None:
-        """Refuses calls from now on."""
-        self._is_draining = True
-
-    async def wait_until_idle(self) -> None:
-        """Returns when no call is left."""
-        await self._idle.wait()
+        self._drain = drain
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -149,17 +138,10 @@ class DrainInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.rpartition("/")[0].lstrip("/") not in self.services:
             return handler
-        if self._is_draining:
-            raise Draining("this server is about to stop", retry_after_seconds=1.0)
+        self._drain.check()
         return surround(handler, self._count)
 
     @asynccontextmanager
     async def _count(self, _request: Any, _context: Context) -> AsyncIterator[None]:
-        self._num_calls += 1
-        self._idle.clear()
-        try:
+        with self._drain.counted():
             yield
-        finally:
-            self._num_calls -= 1
-            if self._num_calls == 0:
-                self._idle.set()

@@ -25,7 +25,11 @@ def adopt_request_id(request: object) -> str:
     the servicer refuses it.
     """
     carrier = getattr(request, "spec", request)
-    given = getattr(carrier, "request_id", "")
+    return adopt_given_id(getattr(carrier, "request_id", ""))
+
+
+def adopt_given_id(given: str) -> str:
+    """Like `adopt_request_id`, of an id that stands by itself; empty: none was chosen."""
     request_id = given if is_valid_request_id(given) else uuid.uuid4().hex
     _current.set(request_id)
     return request_id

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from tandem.core.errors import ConfigError
 from tandem.rpc import health
 from tandem.rpc.addresses import UNIX_PREFIX, socket_path
+from tandem.rpc.drain import Drain
 from tandem.rpc.health_port import open_health_port
 from tandem.rpc.interceptors import DrainInterceptor, ErrorInterceptor
 from tandem.rpc.tls import server_credentials
@@ -65,10 +66,11 @@ class RpcServer:
         """
         self._tls = tls
         self._has_reflection = has_reflection
-        self._draining = DrainInterceptor()
-        tracing = TracingInterceptor(self._draining.services, metrics or Metrics())
+        self.drain = Drain()
+        self._own_calls = DrainInterceptor(self.drain)
+        tracing = TracingInterceptor(self._own_calls.services, metrics or Metrics())
         self._grpc = grpc.aio.server(
-            interceptors=[tracing, ErrorInterceptor(), *interceptors, self._draining], options=_options(limits)
+            interceptors=[tracing, ErrorInterceptor(), *interceptors, self._own_calls], options=_options(limits)
         )
         self._health: health.Health | None = None
         self._health_port: grpc.aio.Server | None = None
@@ -83,7 +85,7 @@ class RpcServer:
             service: full name, as in `tandem.v1.GenerationService`.
         """
         register(servicer, self._grpc)
-        self._draining.services.add(service)
+        self._own_calls.services.add(service)
 
     def when_stopping(self, callback: Callable[[], None]) -> None:
         """Has `callback` called when `stop` begins, so that calls which would go on for ever can end in time."""
@@ -99,10 +101,10 @@ class RpcServer:
         Raises:
             ConfigError: nothing can listen there.
         """
-        self._health = health.Health(self._draining.services)
+        self._health = health.Health(self._own_calls.services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if self._has_reflection:
-            names = (*sorted(self._draining.services), health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (*sorted(self._own_calls.services), health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
         path = socket_path(listen)
         if path:
@@ -120,6 +122,11 @@ class RpcServer:
         assert self._health, "start comes first"
         self._health.set_serving(is_serving)
 
+    @property
+    def is_serving(self) -> bool:
+        """What health watchers were told last."""
+        return self._health is not None and self._health.is_serving
+
     async def stop(self, grace_seconds: float) -> None:
         """Stops from outside in: NOT_SERVING, no new requests, time for those that run, and then no server.
 
@@ -128,12 +135,12 @@ class RpcServer:
         """
         if self._health:
             self._health.end()
-        self._draining.begin()
+        self.drain.begin()
         for callback in self._on_stopping:
             callback()
         await asyncio.sleep(min(grace_seconds, NOTICE_SECONDS))
         try:
-            await asyncio.wait_for(self._draining.wait_until_idle(), max(0.0, grace_seconds - NOTICE_SECONDS))
+            await asyncio.wait_for(self.drain.wait_until_idle(), max(0.0, grace_seconds - NOTICE_SECONDS))
         except TimeoutError:
             pass
         await self._grpc.stop(min(grace_seconds, LAST_WORDS_SECONDS))

@@ -3,7 +3,9 @@
 import logging
 import os
 import ssl
+from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import grpc
 
@@ -15,6 +17,8 @@ logger = logging.getLogger(__name__)
 # Of each file: what replaces a file, in place or by a symbolic link as secrets are mounted, changes one of them.
 Stamp = tuple[tuple[int, int, int], ...]
 
+Contents = TypeVar("Contents")
+
 
 def server_credentials(files: ServerTls) -> grpc.ServerCredentials:
     """For a port; each new connection sees the files as they are then.
@@ -22,7 +26,7 @@ def server_credentials(files: ServerTls) -> grpc.ServerCredentials:
     Raises:
         ConfigError: a file cannot be read, or key and certificate are no pair.
     """
-    certificates = ServerCertificates(files)
+    certificates = ServerCertificates(files, _configuration)
     return grpc.dynamic_ssl_server_credentials(
         certificates.current,
         certificates.fetch,  # type: ignore[arg-type]  # its stubs know nothing of None, "no change"
@@ -51,34 +55,55 @@ def client_credentials(files: ClientTls) -> grpc.ChannelCredentials:
         raise ConfigError(f"cannot use TLS with {names}: {_reason(error)}") from None
 
 
-class ServerCertificates:
+def server_context(files: ServerTls) -> ssl.SSLContext:
+    """What Python's own servers serve with; it keeps what the files hold now.
+
+    Raises:
+        OSError: a file cannot be read, or key and certificate are no pair.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate_file, files.key_file, password="")
+    if files.client_ca_file:
+        context.load_verify_locations(files.client_ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    # A session that is resumed would be one with the certificates of before.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    return context
+
+
+class ServerCertificates(Generic[Contents]):
     """The last good contents of a server's files."""
 
-    def __init__(self, files: ServerTls) -> None:
+    def __init__(self, files: ServerTls, read: Callable[[ServerTls], Contents]) -> None:
         """Reads them.
+
+        Args:
+            files: where they are.
+            read: what to make of them; raises OSError or ValueError where they are not good.
 
         Raises:
             ConfigError: a file cannot be read, or key and certificate are no pair.
         """
-        self._files = files
+        self._files, self._read_files = files, read
         self._paths = [path for path in (files.certificate_file, files.key_file, files.client_ca_file) if path]
         try:
             self._stamp = self._look()
-            self.current = self._read()
+            self.current = read(files)
         except (OSError, ValueError) as error:  # what ssl raises is an OSError
             raise ConfigError(f"cannot serve TLS with {', '.join(self._paths)}: {_reason(error)}") from None
 
-    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
+    def fetch(self) -> Contents | None:
         """The new contents where they have changed and are good, else None. gRPC asks before every handshake.
 
-        Runs on threads of gRPC, never on the event loop. Raises nothing: old certificates are better than none, and
+        Runs on threads, never on the event loop. Raises nothing: old certificates are better than none, and
         files that are replaced one by one are no pair for a moment.
         """
         try:
             stamp = self._look()
             if stamp == self._stamp:
                 return None
-            certificates = self._read()
+            certificates = self._read_files(self._files)
             if self._look() != stamp:
                 return None  # changed again meanwhile; the next connection looks anew
         except (OSError, ValueError) as error:
@@ -92,14 +117,12 @@ class ServerCertificates:
         stats = [os.stat(path) for path in self._paths]
         return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._files.certificate_file, self._files.key_file, password="")
-        if self._files.client_ca_file:
-            context.load_verify_locations(self._files.client_ca_file)
-        pair = (Path(self._files.key_file).read_bytes(), Path(self._files.certificate_file).read_bytes())
-        authorities = Path(self._files.client_ca_file).read_bytes() if self._files.client_ca_file else None
-        return grpc.ssl_server_certificate_configuration([pair], authorities)
+
+def _configuration(files: ServerTls) -> grpc.ServerCertificateConfiguration:
+    server_context(files)  # gRPC itself would find out at the first handshake
+    pair = (Path(files.key_file).read_bytes(), Path(files.certificate_file).read_bytes())
+    authorities = Path(files.client_ca_file).read_bytes() if files.client_ca_file else None
+    return grpc.ssl_server_certificate_configuration([pair], authorities)
 
 
 def _reason(error: Exception) -> str:

@@ -25,6 +25,16 @@ RPC_SECONDS = seconds(
     services=(GATEWAY, VERIFIER, DRAFTER),
     convention="rpc.server.call.duration",
 )
+HTTP_SECONDS = seconds(
+    "tandem_http_seconds",
+    "Time that a gateway took for a request over HTTP, by method, route and status: 499 where the client went away, "
+    "and the error's for a stream that broke off.",
+    "http_request_method",
+    "http_route",
+    "http_response_status_code",
+    services=(GATEWAY,),
+    convention="http.server.request.duration",
+)
 REQUEST_DURATION = seconds(
     "tandem_request_seconds",
     "From a request's arrival at the gateway to its last message.",

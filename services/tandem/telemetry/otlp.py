@@ -136,9 +136,18 @@ def _resource(service: str) -> "Resource":
     return Resource.create({"service.name": name, "service.namespace": "tandem"})
 
 
+_CONVENTIONAL = {
+    "rpc_method": "rpc.method",
+    "rpc_status_code": "rpc.status_code",
+    "http_request_method": "http.request.method",
+    "http_route": "http.route",
+    "http_response_status_code": "http.response.status_code",
+}
+
+
 def _attributes(labels: Mapping[str, str]) -> dict[str, str]:
     """Labels as attributes, those of the conventions by their names there."""
-    return {label.replace("rpc_", "rpc.", 1): value for label, value in labels.items()}
+    return {_CONVENTIONAL.get(label, label): value for label, value in labels.items()}
 
 
 def _unit(metric: Metric) -> str:

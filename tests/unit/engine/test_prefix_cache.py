@@ -52,8 +52,7 @@ def most_cached(prompt):
     return (len(prompt) - 1) // BLOCK_SIZE * BLOCK_SIZE
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("k", [0, 4])
+@pytest.mark.parametrize(("k", "temperature"), [(0, 0.8), (4, 0.0)])
 def test_cold_and_warm_texts_are_those_without_a_cache(target, pair, cold, k, temperature):
     with running(target, mtp_drafts(target, pair[1])) as under_test:
         first, second = sequences(k, temperature), sequences(k, temperature, first_id=100)

@@ -13,6 +13,7 @@ from tandem.cli.bench.centroids import measure_centroids
 from tandem.cli.bench.config import SPEED, BenchConfig
 from tandem.cli.bench.field import open_field
 from tandem.cli.bench.fp8 import measure_fp8
+from tandem.cli.bench.http import measure_http
 from tandem.cli.bench.lookup import measure_lookup
 from tandem.cli.bench.machine import describe_machine
 from tandem.cli.bench.measuring import (
@@ -43,6 +44,7 @@ FEATURES: dict[str, Measure] = {
     "structured-output": measure_structured_output,
     "fp8": measure_fp8,
     "telemetry": measure_telemetry,
+    "http": measure_http,
 }
 
 

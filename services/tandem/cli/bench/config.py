@@ -12,7 +12,7 @@ TRANSFORMERS = "transformers"
 NOTHING = "none"
 SPEED = "speed"
 # Each is measured on services of its own.
-FEATURES = ("prefix-cache", "adaptive-k", "lookup", "structured-output", "centroids", "fp8", "telemetry")
+FEATURES = ("prefix-cache", "adaptive-k", "lookup", "structured-output", "centroids", "fp8", "telemetry", "http")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ async def open_replica(
     lookup: bool = False,
     adaptive_k: bool = False,
     formats: Mapping[str, str] | None = None,
+    http: bool = False,
 ) -> AsyncIterator[Plan]:
     """Services that are ready; with the drafter inside the verifier, without a gateway.
 
@@ -63,6 +64,7 @@ async def open_replica(
         lookup: whether there is a lookup drafter too.
         adaptive_k: as the verifier's setting; a measurement of K itself wants it fixed.
         formats: the verifier's settings of number formats, where they are not the usual ones.
+        http: whether the gateway serves HTTP too.
 
     Raises:
         ConfigError: a service refuses its settings or checkpoint.
@@ -71,6 +73,7 @@ async def open_replica(
     # Nothing of the environment: the table would not show it.
     settings = argparse.Namespace(
         listen="127.0.0.1:0",
+        http_listen="127.0.0.1:0" if http else "",
         log_level="warning",
         threads=str(config.threads),
         num_speculative_tokens=str(config.num_speculative_tokens),
