@@ -122,7 +122,6 @@ def test_batch_1_and_k_7(problem, alone):
         assert torch.equal(problem.on_device(kv, *places, problem.token_ids[one : one + 1], reach), alone[one])
 
 
-@pytest.mark.xfail(strict=True, reason="steps that the host plans are cut into other pieces: docs/performance.md")
 @pytest.mark.parametrize("lengths", [[NUM_ROWS] * len(STARTS), [1] * len(STARTS), [1, 8, 3, 5] * 4])
 def test_steps_that_the_host_plans(problem, alone, lengths):
     hidden = problem.on_host(problem.fresh_kv(), list(range(len(STARTS))), lengths)

@@ -10,6 +10,7 @@ from tandem.engine.in_process_drafter import InProcessDrafter
 from tandem.engine.mtp_drafter import MtpDrafter
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tandem.telemetry import metrics as names
+from tandem.verifier.config import BATCH_INVARIANT_ROWS
 from tests.engines import new_sequence, running
 from tests.lossless.near_tie import scores
 
@@ -55,3 +56,23 @@ def test_same_text_with_drafter_and_without(prompts, dtype, record_property):
             num_near_ties += 1
     print(f"{dtype}: {num_near_ties} near-ties in {NUM_PROMPTS} texts, acceptance length {1 + accepted / rounds:.2f}")
     assert accepted > rounds
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_batch_invariant_steps_leave_no_near_ties(prompts, temperature):
+    """As `--batch-invariant true` has it: no step of more rows than round alike."""
+    target = load_target(DEMO_TARGET, torch.bfloat16, "cuda")
+
+    def write(batch, k):
+        texts = []
+        with running(target, drafts_of(target, torch.bfloat16), max_step_tokens=BATCH_INVARIANT_ROWS) as under_test:
+            for first in range(0, NUM_PROMPTS, batch):
+                together = range(first, min(first + batch, NUM_PROMPTS))
+                texts += under_test.generate(
+                    [new_sequence(n, prompts[n], MAX_TOKENS, k, seed=n, temperature=temperature) for n in together]
+                )
+        return texts
+
+    alone = write(1, 0)
+    assert write(8, 0) == alone
+    assert write(8, 4) == alone

@@ -1,5 +1,7 @@
 """Rounds that run ahead of the host on a GPU, captured as graphs: same text, and nothing in them waits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tokenizers import Tokenizer
@@ -18,6 +20,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 NUM_PROMPTS = 12
 MAX_TOKENS = 48
 K = 7
+# All prompts in one step: rounds beside prompts go without drafts.
+WIDE = replace(LIMITS, max_step_tokens=2048, kv_tokens=8192)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def drafts_of(target):
 
 def write(target, prompts, k, temperature, is_captured=True, **output):
     """The texts, and how many rounds and accepted drafts they took."""
-    under_test = EngineUnderTest(target, drafts_of(target), LIMITS)
+    under_test = EngineUnderTest(target, drafts_of(target), WIDE)
     if is_captured:
         under_test.engine.capture()
     under_test.engine.start()

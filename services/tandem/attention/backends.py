@@ -15,10 +15,10 @@ def backend_for(
         num_heads: query heads of every layer.
         device: of queries, keys and values.
         dtype: of queries, keys and values.
-        is_batch_invariant: whether rows must round the same in any step; on CUDA they do anyway.
+        is_batch_invariant: whether rows must round the same in any step; on CUDA, in any of up to 128 rows.
     """
     if device.type == "cuda":
         from tandem.attention.paged import PagedBackend  # needs Triton, which a CPU does without
 
-        return PagedBackend(num_heads, device, dtype)
+        return PagedBackend(num_heads, device, dtype, is_batch_invariant)
     return ReferenceBackend(num_heads, device, dtype, is_batch_invariant)

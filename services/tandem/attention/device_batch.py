@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from tandem.kv_cache.group import KvGroup
-
 
 @dataclass(frozen=True)
 class DeviceBatch:
@@ -22,16 +20,3 @@ class DeviceBatch:
     max_position: int  # no row stands beyond it: bounds what is launched
     block_tables: Mapping[str, torch.Tensor]  # group -> [S, W] int32, negative where there is no block
     spare_blocks: Mapping[str, int]  # group -> block that nobody holds: rows without a block of their own write there
-
-    def positions(self) -> torch.Tensor:  # [B * num_rows] int64
-        """The position of every row."""
-        return (self.starts.unsqueeze(1) + torch.arange(self.num_rows, device=self.starts.device)).flatten()
-
-    def slots_written(self, group: KvGroup, block_size: int) -> torch.Tensor:  # [B * num_rows] int64
-        """Where the key and value of every row go in a group."""
-        table = self.block_tables[group.name]
-        positions = self.positions().view(-1, self.num_rows)
-        places = positions // block_size
-        blocks = table[self.sequences.unsqueeze(1), places.clamp(0, table.shape[1] - 1)].long()
-        blocks = torch.where((blocks >= 0) & (places < table.shape[1]), blocks, self.spare_blocks[group.name])
-        return (blocks * block_size + positions % block_size).flatten()

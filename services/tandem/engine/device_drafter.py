@@ -102,20 +102,19 @@ class DeviceDrafter:
         metadata = self._planner.prepare_on_device(batch, network.kv_groups, inputs.spec.block_size)
         if self._offset:
             metadata = replace(metadata, positions=positions + self._offset)
-        sampling = SamplingRows.from_tensors(
-            inputs.temperature[slots],
-            inputs.top_k[slots],
-            inputs.top_p[slots],
-            inputs.min_p[slots],
-            inputs.seeds[slots],
-            positions,
+        layer_inputs = network.inputs_of(metadata)
+        places = positions + torch.arange(1, num_tokens + 1, device=positions.device).unsqueeze(1)  # [K, B]
+        sampling = SamplingRows.from_slots(
+            inputs.temperature, inputs.top_k, inputs.top_p, inputs.min_p, inputs.seeds, slots, places[0]
         )
         token_ids = inputs.token_ids[slots].clamp(0, inputs.spec.vocabulary_size - 1)
         hidden = inputs.hidden[slots]
-        for step in range(num_tokens):
-            scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv, self._kv_scales)
-            token_ids = sample(self._suppress(scores), sampling.at(positions + step + 1), scores.token_ids)
-            self.drafts[slots, step] = token_ids
+        chosen = []
+        for place in places:
+            scores, hidden = network.forward(token_ids, hidden, layer_inputs, inputs.kv, self._kv_scales)
+            token_ids = sample(self._suppress(scores), sampling.at(place), scores.token_ids)
+            chosen.append(token_ids)
+        self.drafts[slots, :num_tokens] = torch.stack(chosen, 1)
 
     def _suppress(self, scores: DraftScores) -> torch.Tensor:  # [B, C]
         logits = scores.logits

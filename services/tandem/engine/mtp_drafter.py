@@ -93,11 +93,12 @@ class MtpDrafter:
         places = metadata.positions  # P of each slot
         if self._offset:
             metadata = replace(metadata, positions=places + self._offset)
+        layer_inputs = network.inputs_of(metadata)
         sampling = self._sampling(rows)
         hidden = inputs.hidden.index_select(0, rows)
         chosen = []
         for step in range(1, num_tokens + 1):
-            scores, hidden = network.forward(token_ids, hidden, metadata, inputs.kv, self._kv_scales)
+            scores, hidden = network.forward(token_ids, hidden, layer_inputs, inputs.kv, self._kv_scales)
             if not sampling.is_all_greedy:
                 sampling = sampling.at(places + step)
             token_ids = sample(self._suppress(scores), sampling, scores.token_ids)

@@ -149,9 +149,7 @@ class SteadyRound:
         metadata = self._planner.prepare_on_device(batch, self._target.kv_groups, inputs.spec.block_size)
         hidden = self._target.forward(token_ids.flatten(), metadata, self._storage)  # [B * (K + 1), hidden_size]
         logits = self._target.compute_logits(hidden)
-        chosen = sample(logits, self._sampling(shape, slots, metadata.positions[: metadata.num_tokens] + 1)).view(
-            -1, num_rows
-        )
+        chosen = sample(logits, self._sampling(slots, metadata.positions[: metadata.num_tokens] + 1)).view(-1, num_rows)
         accepted = self._judge(chosen, drafts, max_accepted)  # [B]
         rows = torch.arange(shape.batch, device=self.device) * num_rows + accepted
         # A slot that belongs to nobody goes nowhere.
@@ -168,18 +166,12 @@ class SteadyRound:
 
     def _sampling(
         self,
-        shape: RoundShape,
         slots: torch.Tensor,  # [B] int64
         positions: torch.Tensor,  # [B * (K + 1)] int64, of the tokens being chosen
     ) -> SamplingRows:
-        inputs, rows = self._inputs, slots.repeat_interleave(shape.num_rows, output_size=len(positions))
-        return SamplingRows.from_tensors(
-            inputs.temperature[rows],
-            inputs.top_k[rows],
-            inputs.top_p[rows],
-            inputs.min_p[rows],
-            inputs.seeds[rows],
-            positions,
+        inputs = self._inputs
+        return SamplingRows.from_slots(
+            inputs.temperature, inputs.top_k, inputs.top_p, inputs.min_p, inputs.seeds, slots, positions
         )
 
     def _num_entries(self, shape: RoundShape) -> int:

@@ -91,6 +91,28 @@ class SamplingRows:
             max_top_k=max_top_k,
         )
 
+    @staticmethod
+    def from_slots(
+        temperature: torch.Tensor,  # [S] float64, 0 = greedy
+        top_k: torch.Tensor,  # [S] int64, 0 = all
+        top_p: torch.Tensor,  # [S] float64
+        min_p: torch.Tensor,  # [S] float64
+        seeds: torch.Tensor,  # [S] int64
+        slots: torch.Tensor,  # [B] int64
+        positions: torch.Tensor,  # [R] int64, of as many rows for each slot
+    ) -> "SamplingRows":
+        """Builds the rows of some slots, slot after slot, of which the host knows nothing."""
+        num_rows = len(positions) // len(slots)
+        if slots.is_cuda:
+            from tandem.sampling.rows_kernel import read_rows
+
+            floats, integers = read_rows(temperature, top_k, top_p, min_p, seeds, slots, num_rows, NO_TOP_K)
+            return SamplingRows(floats[0], integers[0], floats[1], floats[2], integers[1], positions, False, None)
+        rows = slots.repeat_interleave(num_rows)
+        return SamplingRows.from_tensors(
+            temperature[rows], top_k[rows], top_p[rows], min_p[rows], seeds[rows], positions
+        )
+
     def at(self, positions: torch.Tensor) -> "SamplingRows":  # [R] int64
         """The same rows choosing the tokens at other positions: a drafter's next step, a sequence's next round."""
         return replace(self, positions=positions)

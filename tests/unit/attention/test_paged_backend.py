@@ -5,13 +5,18 @@ import pytest
 import torch
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
+from tandem.attention import paged, paged_kernel
 from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged import PagedBackend
 from tandem.attention.reference import ReferenceBackend
+from tandem.attention.splits import SplitSizes
 from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.scales import UNSCALED, KvScales
 from tests.unit.attention.test_reference_backend import CASES, GROUPS, NUM_HEADS, Step
+
+# Splits that change their size soon: the interpreter is slow.
+CHANGING = SplitSizes(((0, 64), (256, 128), (4096, 256)))
 
 
 def attend(step, group, query, scales=UNSCALED):
@@ -63,20 +68,21 @@ def products_by_row(monkeypatch):
 
 @pytest.mark.usefixtures("products_by_row")
 @pytest.mark.parametrize("window", [None, 200])
-@pytest.mark.parametrize("start", [120, 2044])
-def test_a_row_does_not_depend_on_the_others(window, start):
+@pytest.mark.parametrize("start", [120, 252])
+def test_a_row_does_not_depend_on_the_others(window, start, monkeypatch):
     """Bit for bit, across the places where keys are cut and where the size of a cut changes."""
+    monkeypatch.setattr(paged, "GROWING", CHANGING)
     group = KvGroup("group", (0,), num_kv_heads=2, head_dim=16, window=window)
     generator = torch.Generator().manual_seed(0)
-    kv = torch.randn(300 * 16, *group.slot_shape, generator=generator)
-    blocks = torch.randperm(300, generator=generator).tolist()
+    kv = torch.randn(30 * 16, *group.slot_shape, generator=generator)
+    blocks = torch.randperm(30, generator=generator).tolist()
     query = torch.randn(12, NUM_HEADS, 16, generator=generator)
     backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
 
     def run(rows, batch):
         return backend.attend(rows, kv, backend.prepare(batch, [group], 16).plans["group"])
 
-    tables = [blocks[:150], blocks[150:]]
+    tables = [blocks[:20], blocks[20:]]
     together = run(query, QueryBatch((8, 4), (start, 30), (start + 8, 34), {"group": tables}))
     for row in range(8):
         alone = QueryBatch((1,), (start + row,), (start + row + 1,), {"group": tables[:1]})
@@ -84,26 +90,27 @@ def test_a_row_does_not_depend_on_the_others(window, start):
 
 
 @pytest.mark.parametrize("num_rows", [1, 5, 8])
-def test_a_round_planned_on_the_device_attends_like_one_planned_on_the_host(num_rows):
+def test_a_round_planned_on_the_device_attends_like_one_planned_on_the_host(num_rows, monkeypatch):
     """Across places where cuts change size, and with a sequence whose rows run out of its blocks."""
+    monkeypatch.setattr(paged, "GROWING", CHANGING)
     group = KvGroup("group", (0,), num_kv_heads=2, head_dim=16, window=None)
     generator = torch.Generator().manual_seed(0)
-    kv = torch.randn(301 * 16, *group.slot_shape, generator=generator)
-    blocks = torch.randperm(300, generator=generator).tolist()
-    starts = [2044, 30, 0]
-    tables = [blocks[:130], blocks[130:134], blocks[134:136]]
+    kv = torch.randn(31 * 16, *group.slot_shape, generator=generator)
+    blocks = torch.randperm(30, generator=generator).tolist()
+    starts = [252, 30, 0]
+    tables = [blocks[:18], blocks[18:22], blocks[22:24]]
     query = torch.randn(num_rows * len(starts), NUM_HEADS, 16, generator=generator)
     backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
     ends = [start + num_rows for start in starts]
     batch = QueryBatch((num_rows,) * len(starts), tuple(starts), tuple(ends), {"group": tables})
     expected = backend.prepare(batch, [group], 16)
 
-    table = torch.full((5, 140), -1, dtype=torch.int32)
+    table = torch.full((5, 25), -1, dtype=torch.int32)
     slots = [3, 0, 2]
     for slot, blocks_of_one in zip(slots, tables, strict=True):
         table[slot, : len(blocks_of_one)] = torch.tensor(blocks_of_one)
     on_device = DeviceBatch(
-        torch.tensor(slots), torch.tensor(starts), torch.tensor(ends), num_rows, 2100, {"group": table}, {"group": 300}
+        torch.tensor(slots), torch.tensor(starts), torch.tensor(ends), num_rows, 300, {"group": table}, {"group": 30}
     )
     found = backend.prepare_on_device(on_device, [group], 16)
     assert found.positions.equal(expected.positions)
@@ -115,5 +122,38 @@ def test_a_round_planned_on_the_device_attends_like_one_planned_on_the_host(num_
 def test_rows_without_a_block_write_where_nobody_reads():
     table = torch.tensor([[4, -1, 7]], dtype=torch.int32)
     batch = DeviceBatch(torch.tensor([0]), torch.tensor([2]), torch.tensor([14]), 12, 20, {"g": table}, {"g": 9})
-    slots = batch.slots_written(KvGroup("g", (0,), 1, 16, None), 4).tolist()
-    assert slots == [18, 19, *range(36, 40), *range(28, 32), 36, 37]
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
+    metadata = backend.prepare_on_device(batch, [KvGroup("g", (0,), 1, 16, None)], 4)
+    assert metadata.slot_mapping["g"].tolist() == [18, 19, *range(36, 40), *range(28, 32), 36, 37]
+
+
+@pytest.mark.parametrize("window", [200, None])
+def test_keys_far_into_a_text(window):
+    """Where splits have become larger."""
+    group = KvGroup("group", (0,), num_kv_heads=1, head_dim=16, window=window)
+    generator = torch.Generator().manual_seed(0)
+    kv, query = (torch.randn(size, 1, 16, generator=generator) for size in (9008 * 2, 2 * NUM_HEADS))
+    kv, query = kv.view(9008, 2, 1, 16), query.view(2, NUM_HEADS, 16)
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
+    batch = QueryBatch((2,), (8999,), (9001,), {"group": [list(range(563))]})
+    found = backend.attend(query, kv, backend.prepare(batch, [group], 16).plans["group"])
+    for row in range(2):
+        seen = kv[max(0, 9000 + row - (window or 9000 + row)) : 9000 + row, :, 0].double()
+        expected = (query[row].double() @ seen[:, 0].t()).softmax(-1) @ seen[:, 1]
+        torch.testing.assert_close(found[row].double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("lengths", [(8, 8), (3, 1)])
+def test_whole_pieces_round_as_split_ones(lengths, monkeypatch):
+    group = KvGroup("group", (0,), num_kv_heads=2, head_dim=16, window=200)
+    generator = torch.Generator().manual_seed(0)
+    kv = torch.randn(60 * 16, *group.slot_shape, generator=generator)
+    blocks = torch.randperm(60, generator=generator).tolist()
+    query = torch.randn(sum(lengths), NUM_HEADS, 16, generator=generator)
+    backend = PagedBackend(NUM_HEADS, "cpu", torch.float32)
+    starts = (330, 30)
+    ends = tuple(start + length for start, length in zip(starts, lengths, strict=True))
+    plan = backend.prepare(QueryBatch(lengths, starts, ends, {"group": [blocks[:30], blocks[30:]]}), [group], 16)
+    split = backend.attend(query, kv, plan.plans["group"])
+    monkeypatch.setattr(paged_kernel, "WHOLE_FROM", 1)
+    assert backend.attend(query, kv, plan.plans["group"]).equal(split)

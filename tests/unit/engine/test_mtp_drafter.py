@@ -33,8 +33,9 @@ def draft_alone(decoding: Decoding, name: str, params: SamplingParams, num_token
     network, runner = decoding.network, decoding.runner
     metadata = network.backend.prepare(runner.drafter_batch([name]), network.kv_groups, BLOCK_SIZE)
     token_id, hidden, chosen = decoding.last[name], decoding.hidden[name][None], []
+    inputs = network.inputs_of(metadata)
     for position in range(LENGTHS[name] + 1, LENGTHS[name] + 1 + num_tokens):
-        scores, hidden = network.forward(torch.tensor([token_id]), hidden, metadata, runner.drafter_kv)
+        scores, hidden = network.forward(torch.tensor([token_id]), hidden, inputs, runner.drafter_kv)
         token_id = int(sampler.sample(scores.logits, SamplingRows.from_params([(params, position)]), scores.token_ids))
         chosen.append(token_id)
     return chosen

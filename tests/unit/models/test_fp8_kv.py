@@ -67,7 +67,7 @@ def test_a_drafter_reads_the_targets_keys_and_values_with_its_scales(tmp_path: P
     metadata = drafter.backend.prepare(runner.drafter_batch(["a"]), drafter.kv_groups, BLOCK_SIZE)
 
     def logits(kv: dict[str, torch.Tensor], kv_scales: dict[str, KvScales] | None) -> torch.Tensor:
-        scores, _ = drafter.forward(torch.tensor([7]), hidden, metadata, kv, kv_scales)
+        scores, _ = drafter.forward(torch.tensor([7]), hidden, drafter.inputs_of(metadata), kv, kv_scales)
         return scores.logits
 
     assert torch.equal(logits(runner.drafter_kv, scales), logits(wide, None))

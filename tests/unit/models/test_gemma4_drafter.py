@@ -37,7 +37,8 @@ class Pair:
 
     def ours(self, names: list[str], token_ids: list[int], hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         metadata = self.drafter.backend.prepare(self.runner.drafter_batch(names), self.drafter.kv_groups, BLOCK_SIZE)
-        scores, rows = self.drafter.forward(torch.tensor(token_ids), hidden, metadata, self.runner.drafter_kv)
+        inputs = self.drafter.inputs_of(metadata)
+        scores, rows = self.drafter.forward(torch.tensor(token_ids), hidden, inputs, self.runner.drafter_kv)
         assert scores.token_ids is None
         return scores.logits, rows
 
@@ -104,7 +105,7 @@ def test_the_position_is_the_plans(tmp_path: Path) -> None:
     earlier = QueryBatch(batch.query_lens, (5,), batch.num_keys, batch.block_tables)
     metadata = pair.drafter.backend.prepare(earlier, pair.drafter.kv_groups, BLOCK_SIZE)
     arguments = torch.tensor([9]), pair.hidden["a"][None]
-    moved, _ = pair.drafter.forward(*arguments, metadata, pair.runner.drafter_kv)
+    moved, _ = pair.drafter.forward(*arguments, pair.drafter.inputs_of(metadata), pair.runner.drafter_kv)
     assert not torch.allclose(moved.logits, pair.ours(["a"], [9], pair.hidden["a"][None])[0])
 
 
@@ -112,7 +113,7 @@ def test_padded_steps_are_a_defect(tmp_path: Path) -> None:
     pair = Pair(make_tiny_pair(tmp_path), {"a": 6})
     metadata = pair.runner.target.backend.prepare(pair.runner.drafter_batch(["a"]), pair.drafter.kv_groups, BLOCK_SIZE)
     with pytest.raises(AssertionError, match="padded"):
-        pair.drafter.forward(torch.tensor([9]), pair.hidden["a"][None], metadata, pair.runner.drafter_kv)
+        pair.drafter.inputs_of(metadata)
 
 
 def test_the_targets_table_is_used_in_place(tmp_path: Path) -> None:

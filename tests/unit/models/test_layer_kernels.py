@@ -8,6 +8,7 @@ from tandem.kv_cache.scales import UNSCALED
 from tandem.models.gemma4.activation_kernel import gate_rows
 from tandem.models.gemma4.attention_config import FULL, SLIDING
 from tandem.models.gemma4.config import drafter_text_config, target_config
+from tandem.models.gemma4.embed_kernel import embed_beside
 from tandem.models.gemma4.fields import Fields
 from tandem.models.gemma4.layers import DecoderLayer, LayerInputs
 from tandem.models.gemma4.norm import RmsNorm
@@ -39,13 +40,22 @@ def test_a_norm_with_what_stands_around_it(num_rows):
     total, following = norm_rows(x, weight, 1e-6, residual, None, next_weight, 1e-6)
     torch.testing.assert_close(total, expected)
     torch.testing.assert_close(following, second(expected))
-    torch.testing.assert_close(norm_rows(x, weight, 1e-6, residual, scalar)[0], expected * 0.3)
+    total, following = norm_rows(x, weight, 1e-6, residual, scalar, next_weight, 1e-6)
+    torch.testing.assert_close(total, expected * 0.3)
+    torch.testing.assert_close(following, second(expected * 0.3))
 
 
 def test_an_activation():
     product = random(3, 2 * 1500) * 3
     gate, up = product.chunk(2, -1)
     torch.testing.assert_close(gate_rows(product), F.gelu(gate, approximate="tanh") * up)
+
+
+def test_tokens_beside_hidden_rows():
+    table, hidden, scale = random(7, 1500), random(3, 1500, seed=1), torch.tensor(1.3)
+    token_ids = torch.tensor([6, 0, 3])
+    expected = torch.cat((table[token_ids] * scale, hidden), -1)
+    assert embed_beside(token_ids, table, scale, hidden).equal(expected)
 
 
 def test_a_softcap():

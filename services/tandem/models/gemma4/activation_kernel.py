@@ -4,6 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
+from tandem.attention.overlap import is_overlapping
+
 _BLOCK = 1024
 
 
@@ -13,9 +15,13 @@ def _gate_rows(
     output,  # [T, size]
     size,
     BLOCK: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     row, columns = tl.program_id(0).to(tl.int64), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     is_column = columns < size
+    if OVERLAPS:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     kind = output.dtype.element_ty
     gate = tl.load(product + row * 2 * size + columns, mask=is_column, other=0.0).to(tl.float32)
     up = tl.load(product + row * 2 * size + size + columns, mask=is_column, other=0.0).to(tl.float32)
@@ -28,5 +34,8 @@ def gate_rows(product: torch.Tensor) -> torch.Tensor:  # [T, 2 * size], gate bef
     """The activated rows. Does not wait for the device."""
     num_rows, size = product.shape[0], product.shape[1] // 2
     output = product.new_empty(num_rows, size)
-    _gate_rows[(num_rows, triton.cdiv(size, _BLOCK))](product, output, size, BLOCK=_BLOCK)
+    overlaps = is_overlapping(product.device)
+    _gate_rows[(num_rows, triton.cdiv(size, _BLOCK))](
+        product, output, size, BLOCK=_BLOCK, OVERLAPS=overlaps, launch_pdl=overlaps
+    )
     return output

@@ -8,7 +8,7 @@ h is the target's hidden row after its final norm, later this network's own h'. 
 steps of a round. Source: transformers' `Gemma4AssistantForCausalLM`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -65,7 +65,9 @@ class Gemma4MtpDrafter:
             DecoderLayer(text, layer_id, False, dtype, device) for layer_id in range(text.num_hidden_layers)
         ]
         self._norm = RmsNorm((text.hidden_size,), text.rms_norm_eps, dtype, device)
+        self._following = [*(layer.input_norm for layer in self._layers[1:]), self._norm]  # the norm after each layer
         self._rotary = RotaryEmbedding(text.attention, dtype, device)
+        self._embed_beside = _embed_beside_for(device)
 
     def bind(self, target_embedding: torch.Tensor | None) -> None:  # [vocab_size, backbone]
         """Looks tokens up in this table from now on; None lets go of the one it has."""
@@ -92,25 +94,50 @@ class Gemma4MtpDrafter:
         self._head.arrange(folder)
 
     @torch.inference_mode()
+    def inputs_of(self, metadata: AttentionMetadata) -> dict[str, LayerInputs]:
+        """What the layers of each type share in all steps of a round, whose position stays."""
+        assert metadata.num_rows == metadata.num_tokens, "a drafter's steps are not padded"
+        return {
+            layer_type: LayerInputs(cos, sin, metadata.slot_mapping[layer_type], metadata.plans[layer_type])
+            for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
+        }
+
+    @torch.inference_mode()
     def forward(
         self,
         token_ids: torch.Tensor,  # [B] int64, the last token of each sequence
         hidden: torch.Tensor,  # [B, backbone]
-        metadata: AttentionMetadata,
+        inputs: Mapping[str, LayerInputs],  # from `inputs_of`
         kv: Mapping[str, torch.Tensor],  # group -> [num_slots, 2, num_kv_heads, head_dim] of the target
         kv_scales: Mapping[str, KvScales] | None = None,  # group -> what these are divided by; None: nothing is
     ) -> tuple[DraftScores, torch.Tensor]:  # .., [B, backbone]
         """One draft step: scores of the next token, and the hidden rows of the next step."""
-        assert metadata.num_rows == metadata.num_tokens, "a drafter's steps are not padded"
         assert self.target_embedding is not None, "bind comes first"
-        embedded = F.embedding(token_ids, self.target_embedding) * self._embed_scale
-        rows = self._pre_projection(torch.cat((embedded, hidden), -1))
-        inputs = {
-            layer_type: LayerInputs(cos, sin, metadata.slot_mapping[layer_type], metadata.plans[layer_type])
-            for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
-        }
-        for layer, layer_type in zip(self._layers, self.config.text.layer_types, strict=True):
+        start = self._embed_beside(token_ids, self.target_embedding, self._embed_scale, hidden)
+        rows = self._pre_projection(start)
+        normed = self._layers[0].input_norm(rows)
+        for layer, following, layer_type in zip(
+            self._layers, self._following, self.config.text.layer_types, strict=True
+        ):
             scales = kv_scales[layer_type] if kv_scales else UNSCALED
-            rows = layer(rows, inputs[layer_type], kv[layer_type], self.backend, kv_scales=scales)
-        normed = self._norm(rows)
+            rows, normed = layer(
+                rows, normed, following, inputs[layer_type], kv[layer_type], self.backend, kv_scales=scales
+            )
         return self._head(normed), self._post_projection(normed)
+
+
+def _embed_beside_plainly(
+    token_ids: torch.Tensor,  # [B] int64
+    table: torch.Tensor,  # [vocab_size, backbone]
+    scale: torch.Tensor,  # []
+    hidden: torch.Tensor,  # [B, backbone]
+) -> torch.Tensor:  # [B, 2 * backbone]
+    return torch.cat((F.embedding(token_ids, table) * scale, hidden), -1)
+
+
+def _embed_beside_for(device: torch.device) -> Callable[..., torch.Tensor]:
+    if device.type == "cuda":
+        from tandem.models.gemma4.embed_kernel import embed_beside  # needs Triton, which a CPU does without
+
+        return embed_beside
+    return _embed_beside_plainly

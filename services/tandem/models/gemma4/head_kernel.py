@@ -1,4 +1,4 @@
-"""What becomes of a layer's queries, keys and values before it attends, on a GPU: a program a row and head.
+"""What becomes of a layer's queries, keys and values before it attends, on a GPU: a program some heads of a row.
 
     queries, keys: norm(x) * weight, then turned by the row's position;  values: norm(x)
 
@@ -9,6 +9,10 @@ rounded here as it is there.
 import torch
 import triton
 import triton.language as tl
+
+from tandem.attention.overlap import is_overlapping
+
+_HEADS = 4  # of a program
 
 
 @triton.jit
@@ -26,33 +30,42 @@ def _arrange_heads(
     num_heads,
     num_kv_heads,
     SIZE: tl.constexpr,
+    HEADS: tl.constexpr,  # of a program
     IS_K_EQ_V: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     kind = queries.dtype.element_ty
+    is_head = head < num_heads + 2 * num_kv_heads
     is_query, is_value = head < num_heads, head >= num_heads + num_kv_heads
     source = head
     if IS_K_EQ_V:
         source = tl.where(is_value, head - num_kv_heads, head)
     dims = tl.arange(0, SIZE)
     other_dims = (dims + SIZE // 2) % SIZE
-    start = product + (row * num_projected + source) * SIZE
-    wide = tl.load(start + dims).to(tl.float32)
-    length = tl.rsqrt(tl.sum(wide * wide, 0) / SIZE + eps)
-    value = (wide * length * tl.load(weight + head * SIZE + dims).to(tl.float32)).to(kind)
-    if not is_value:
-        other = tl.load(start + other_dims).to(tl.float32) * length
-        other = (other * tl.load(weight + head * SIZE + other_dims).to(tl.float32)).to(kind).to(tl.float32)
-        turned = (
-            (value.to(tl.float32) * tl.load(cos + row * angle_stride + dims).to(tl.float32)).to(kind).to(tl.float32)
-        )
-        value = (turned + other * tl.load(sin + row * angle_stride + dims).to(tl.float32)).to(kind)
-    if is_query:
-        tl.store(queries + (row * num_heads + head) * SIZE + dims, value)
-    else:
-        kv_head = tl.where(is_value, head - num_heads - num_kv_heads, head - num_heads)
-        entry = (tl.load(slots + row) * 2 + is_value.to(tl.int64)) * num_kv_heads + kv_head
-        tl.store(kv + entry * SIZE + dims, value)
+    # Weights, angles and slots are older than the kernel before.
+    at_weight, mask = weight + head[:, None] * SIZE, is_head[:, None]
+    gain = tl.load(at_weight + dims[None, :], mask=mask, other=0.0).to(tl.float32)
+    other_gain = tl.load(at_weight + other_dims[None, :], mask=mask, other=0.0).to(tl.float32)
+    cosine = tl.load(cos + row * angle_stride + dims).to(tl.float32)[None, :]
+    sine = tl.load(sin + row * angle_stride + dims).to(tl.float32)[None, :]
+    slot = tl.load(slots + row)
+    if OVERLAPS:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+    start = product + (row * num_projected + source)[:, None] * SIZE
+    wide = tl.load(start + dims[None, :], mask=mask, other=0.0).to(tl.float32)
+    other = tl.load(start + other_dims[None, :], mask=mask, other=0.0).to(tl.float32)
+    length = tl.rsqrt(tl.sum(wide * wide, 1) / SIZE + eps)[:, None]
+    value = (wide * length * gain).to(kind)
+    other = (other * length * other_gain).to(kind).to(tl.float32)
+    turned = (value.to(tl.float32) * cosine).to(kind).to(tl.float32)
+    value = tl.where(is_value[:, None], value, (turned + other * sine).to(kind))
+    at_query = queries + (row * num_heads + head)[:, None] * SIZE
+    tl.store(at_query + dims[None, :], value, mask=mask & is_query[:, None])
+    kv_head = tl.where(is_value, head - num_heads - num_kv_heads, head - num_heads)
+    entry = (slot * 2 + is_value.to(tl.int64)) * num_kv_heads + kv_head
+    tl.store(kv + entry[:, None] * SIZE + dims[None, :], value, mask=mask & ~is_query[:, None])
 
 
 def arrange_heads(
@@ -72,7 +85,8 @@ def arrange_heads(
     num_rows, num_projected, size = product.shape
     queries = product.new_empty(num_rows, num_heads, size)
     num_kv_heads = kv.shape[2] if owns_kv else 0
-    _arrange_heads[(num_rows, num_heads + 2 * num_kv_heads)](
+    overlaps = is_overlapping(product.device)
+    _arrange_heads[(num_rows, triton.cdiv(num_heads + 2 * num_kv_heads, _HEADS))](
         product,
         weight,
         cos,
@@ -86,7 +100,10 @@ def arrange_heads(
         num_heads,
         num_kv_heads,
         SIZE=size,
+        HEADS=_HEADS,
         IS_K_EQ_V=is_k_eq_v,
-        num_warps=1 if size <= 256 else 2,
+        OVERLAPS=overlaps,
+        num_warps=4,
+        launch_pdl=overlaps,
     )
     return queries

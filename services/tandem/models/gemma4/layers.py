@@ -4,6 +4,8 @@
     x = x + post_feedforward_norm(down(gelu(gate(y)) * up(y))),  y = pre_feedforward_norm(x)
     x = x * layer_scalar
 
+A layer ends with the norm of what follows, the next layer or the head: one pass computes both.
+
 In some networks experts stand beside the feed-forward (`moe`) or a second embedding follows it (`per_layer_inputs`).
 
 These are plain objects that hold tensors, not `nn.Module`s: at small sizes, looking parameters up would cost as much
@@ -98,7 +100,7 @@ class DecoderLayer:
             name: RmsNorm((hidden_size,), config.rms_norm_eps, dtype, device)
             for name in ("input", "post_attention", "pre_feedforward", "post_feedforward")
         }
-        self._input_norm, self._post_attention_norm, self._pre_feedforward_norm, self._post_feedforward_norm = (
+        self.input_norm, self._post_attention_norm, self._pre_feedforward_norm, self._post_feedforward_norm = (
             self._norms.values()
         )
         self._experts = MixtureOfExperts(config, self._prefix, dtype, device, linear, ranks) if config.experts else None
@@ -159,23 +161,26 @@ class DecoderLayer:
     def __call__(
         self,
         hidden: torch.Tensor,  # [T, hidden_size]
+        normed: torch.Tensor,  # [T, hidden_size], by `input_norm`
+        following: RmsNorm,  # the norm of what comes next
         inputs: LayerInputs,
         kv: torch.Tensor,  # [num_slots, 2, num_kv_heads, head_dim] of the layer whose KV this one reads
         backend: AttentionBackend,
         per_layer_input: torch.Tensor | None = None,  # [T, size] where the network has per-layer embeddings
         kv_scales: KvScales = UNSCALED,  # of `kv`
-    ) -> torch.Tensor:  # [T, hidden_size]
-        """One layer over the rows of a step."""
-        attended = self._attend(self._input_norm(hidden), inputs, kv, backend, kv_scales)
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # [T, hidden_size] twice
+        """One layer over the rows of a step: what it makes of them, and that normed by `following`."""
+        attended = self._attend(normed, inputs, kv, backend, kv_scales)
         attended = self._ranks.sum(self._o(attended))
         hidden, normed = self._post_attention_norm.add_then(hidden, attended, self._pre_feedforward_norm)
         feedforward = self._down(self._activate(self._gate_up(normed)))
         feedforward = self._experts.add_to(feedforward, hidden) if self._experts else self._ranks.sum(feedforward)
         if self._per_layer_gate is None:
-            return self._post_feedforward_norm.add_and_scale(hidden, feedforward, self._layer_scalar)
+            return self._post_feedforward_norm.add_then(hidden, feedforward, following, self._layer_scalar)
         hidden = self._post_feedforward_norm.add_to(hidden, feedforward)
         assert per_layer_input is not None
-        return self._per_layer_gate.add_to(hidden, per_layer_input).mul_(self._layer_scalar)
+        hidden = self._per_layer_gate.add_to(hidden, per_layer_input).mul_(self._layer_scalar)
+        return hidden, following(hidden)
 
     def _attend(
         self,

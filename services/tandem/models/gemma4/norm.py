@@ -54,27 +54,19 @@ class RmsNorm:
             return torch.addcdiv(residual, x.mul_(self.weight), length)
         return residual + self(x)
 
-    def add_and_scale(
-        self,
-        residual: torch.Tensor,  # [T, d]
-        x: torch.Tensor,  # [T, d]
-        scalar: torch.Tensor,  # [1]
-    ) -> torch.Tensor:  # [T, d]
-        """`add_to`, and the sum times a scalar."""
-        if self._is_fused:
-            return _norm_rows()(x, self.weight, self.eps, residual, scalar)[0]
-        return self.add_to(residual, x).mul_(scalar)
-
     def add_then(
         self,
         residual: torch.Tensor,  # [T, d]
         x: torch.Tensor,  # [T, d]
         following: "RmsNorm",
+        scalar: torch.Tensor | None = None,  # [1]
     ) -> tuple[torch.Tensor, torch.Tensor]:  # [T, d] twice
-        """`add_to`, and the sum normed by the norm that follows."""
+        """`add_to`, times a scalar if there is one, and that normed by the norm that follows."""
         if self._is_fused:
-            return _norm_rows()(x, self.weight, self.eps, residual, None, following.weight, following.eps)
+            return _norm_rows()(x, self.weight, self.eps, residual, scalar, following.weight, following.eps)
         total = self.add_to(residual, x)
+        if scalar is not None:
+            total.mul_(scalar)
         return total, following(total)
 
     def _length(self, x: torch.Tensor) -> torch.Tensor:  # [..., d] -> [..., 1]

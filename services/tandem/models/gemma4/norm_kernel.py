@@ -4,11 +4,15 @@
     n = norm(h) * next weight                              (where the next norm follows at once)
 
 Sums are of float32; every value that is a tensor of its own in `norm` is rounded here as it is there.
+
+Kernels overlap (`attention.overlap`): weights are read while the kernel before ends.
 """
 
 import torch
 import triton
 import triton.language as tl
+
+from tandem.attention.overlap import is_overlapping
 
 
 @triton.jit
@@ -27,14 +31,21 @@ def _norm_rows(
     HAS_RESIDUAL: tl.constexpr,
     HAS_SCALAR: tl.constexpr,
     HAS_NEXT: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64) * SIZE
     columns = tl.arange(0, BLOCK)
     is_column = columns < SIZE
     kind = output.dtype.element_ty
+    gain = tl.load(weight + columns, mask=is_column, other=0.0).to(tl.float32)
+    if HAS_NEXT:
+        next_gain = tl.load(next_weight + columns, mask=is_column, other=0.0).to(tl.float32)
+    if OVERLAPS:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
     wide = tl.load(x + row + columns, mask=is_column, other=0.0).to(tl.float32)
     length = tl.rsqrt(tl.sum(wide * wide, 0) / SIZE + eps)
-    value = (wide * length * tl.load(weight + columns, mask=is_column, other=0.0).to(tl.float32)).to(kind)
+    value = (wide * length * gain).to(kind)
     if HAS_RESIDUAL:
         before = tl.load(residual + row + columns, mask=is_column, other=0.0).to(tl.float32)
         value = (before + value.to(tl.float32)).to(kind)
@@ -44,8 +55,7 @@ def _norm_rows(
     if HAS_NEXT:
         wide = value.to(tl.float32)
         length = tl.rsqrt(tl.sum(wide * wide, 0) / SIZE + next_eps)
-        following = wide * length * tl.load(next_weight + columns, mask=is_column, other=0.0).to(tl.float32)
-        tl.store(next_output + row + columns, following.to(kind), mask=is_column)
+        tl.store(next_output + row + columns, (wide * length * next_gain).to(kind), mask=is_column)
 
 
 def norm_rows(
@@ -63,6 +73,7 @@ def norm_rows(
     output = torch.empty_like(x)
     following = torch.empty_like(x) if next_weight is not None else output
     block = triton.next_power_of_2(size)
+    overlaps = is_overlapping(x.device)
     _norm_rows[(num_rows,)](
         x,
         weight,
@@ -78,6 +89,8 @@ def norm_rows(
         HAS_RESIDUAL=residual is not None,
         HAS_SCALAR=scalar is not None,
         HAS_NEXT=next_weight is not None,
+        OVERLAPS=overlaps,
         num_warps=min(16, max(1, block // 512)),
+        launch_pdl=overlaps,
     )
     return output, following

@@ -92,6 +92,7 @@ class Gemma4Target:
         ]
         self._per_layer_inputs = PerLayerInputs(config, dtype, device) if config.per_layer_inputs else None
         self._norm = RmsNorm((config.hidden_size,), config.rms_norm_eps, dtype, device)
+        self._following = [*(layer.input_norm for layer in self._layers[1:]), self._norm]  # the norm after each layer
         self._rotary = RotaryEmbedding(config.attention, dtype, device)
 
     @property
@@ -143,11 +144,15 @@ class Gemma4Target:
             for layer_type, (cos, sin) in self._rotary(metadata.positions).items()
         }
         extra = self._per_layer_inputs(token_ids, hidden) if self._per_layer_inputs else repeat(None, len(self._layers))
-        for layer, layer_type, owner, per_layer_input in zip(
-            self._layers, self.config.layer_types, self._owners, extra, strict=True
+        normed = self._layers[0].input_norm(hidden)
+        for layer, following, layer_type, owner, per_layer_input in zip(
+            self._layers, self._following, self.config.layer_types, self._owners, extra, strict=True
         ):
-            hidden = layer(hidden, inputs[layer_type], kv[owner], self.backend, per_layer_input, kv.scales(owner))
-        return self._ranks.end(self._norm(hidden)[: metadata.num_tokens])
+            layer_kv, scales = kv[owner], kv.scales(owner)
+            hidden, normed = layer(
+                hidden, normed, following, inputs[layer_type], layer_kv, self.backend, per_layer_input, scales
+            )
+        return self._ranks.end(normed[: metadata.num_tokens])
 
     @torch.inference_mode()
     def compute_logits(self, hidden: torch.Tensor) -> torch.Tensor:  # [R, hidden_size] -> [R, vocab_size] float32

@@ -1,0 +1,269 @@
+"""Times steady rounds of 31B with random weights: `python -m tests.gpu.time_rounds`, a minute or two on one GPU.
+
+Target and drafter share this process. For each case, a batch and a prompt, the drafter's graph and the verifier's are
+captured as the engine does, and replayed: milliseconds a round, drafts and verify apart, and its floor by bytes.
+Then come both by kernel: launches, microseconds of them all (a kernel that waits for the one before it, as overlapping
+ones do, counts that wait), and the time in which none runs. No draft stands, so that every round moves on by one token.
+
+    python -m tests.gpu.time_rounds --cases 1x512,1x32768 --weights fp8 --top 20
+"""
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from tandem.cli.bench.preset.config import PresetConfig
+from tandem.cli.bench.preset.floor import Floors
+from tandem.cli.bench.preset.kind import Kind, Way
+from tandem.cli.bench.preset.shape import Shape
+from tandem.engine.assembly import drafter_kv
+from tandem.engine.device_drafter import DeviceDrafter
+from tandem.engine.steady_round import Member, RoundShape, SteadyRound
+from tandem.exchange.draft_inputs import DraftInputs, private_inputs
+from tandem.exchange.spec import ExchangeSpec, SharedLayer
+from tandem.kv_cache.storage import KvStorage
+from tandem.models.gemma4.drafter import Gemma4MtpDrafter
+from tandem.models.gemma4.fp8_linear import Fp8Linear
+from tandem.models.gemma4.linear import Linear
+from tandem.models.gemma4.presets import DRAFTERS, TARGETS
+from tandem.models.gemma4.random_weights import RandomWeights
+from tandem.models.gemma4.target import Gemma4Target
+from tandem.models.gemma4.weights import load_drafter, load_target
+from tandem.sampling.judge import judge
+
+DEVICE = torch.device("cuda")
+DTYPE = torch.bfloat16
+BLOCK_SIZE = 16
+MAX_DRAFTS = 7
+SERIES = 20  # rounds between two resets of the positions: bounds the blocks that a sequence needs
+PROFILED = 4  # rounds
+REACHES = (2047, 16383, 65535)  # as `run_ahead` has them
+LINEARS = {"dtype": Linear, "fp8": Fp8Linear}
+
+
+class Networks:
+    """Target and drafter with random weights."""
+
+    def __init__(self, preset: str, linear: type[Linear]) -> None:
+        source = RandomWeights(DEVICE)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder) / name for name in ("target", "drafter")]
+            for path, config in zip(paths, (TARGETS[preset], DRAFTERS[preset]), strict=True):
+                path.mkdir()
+                (path / "config.json").write_text(json.dumps(config))
+            self.target: Gemma4Target = load_target(paths[0], DTYPE, DEVICE, weights=source, linear=linear)
+            self.drafter: Gemma4MtpDrafter = load_drafter(
+                paths[1], self.target.config, DTYPE, DEVICE, self.target.embed_tokens, weights=source
+            )
+
+
+class Case:
+    """Sequences that decode from a position on, their earlier keys and values random."""
+
+    def __init__(self, networks: Networks, batch: int, prompt: int) -> None:
+        self.networks, self.batch, self.prompt = networks, batch, prompt
+        target = networks.target
+        last = prompt + SERIES + 2 * (MAX_DRAFTS + 1)
+        self.width = -(-last // BLOCK_SIZE)
+        firsts = {
+            group.name: max(0, prompt - (group.window or prompt)) // BLOCK_SIZE for group in target.kv_groups
+        }  # older blocks have been released
+        num_blocks = {name: batch * (self.width - first) + 1 for name, first in firsts.items()}
+        self.kv = KvStorage(target.stored_groups, num_blocks, BLOCK_SIZE, DTYPE, DEVICE)
+        for group in target.kv_groups:
+            for layer_id in group.layer_ids:
+                self.kv[layer_id].normal_(0.0, group.head_dim**-0.25)
+        layers = [SharedLayer(g.name, num_blocks[g.name], g.num_kv_heads, g.head_dim) for g in target.kv_groups]
+        spec = ExchangeSpec(
+            dtype="bfloat16",
+            num_slots=batch + 1,
+            max_draft_tokens=MAX_DRAFTS,
+            max_blocks=self.width,
+            block_size=BLOCK_SIZE,
+            vocabulary_size=target.config.vocab_size,
+            hidden_size=target.config.hidden_size,
+            layers=tuple(layers),
+        )
+        self.inputs: DraftInputs = private_inputs(spec, drafter_kv(target, self.kv), target.embed_tokens)
+        self.inputs.clear()
+        self.inputs.hidden.normal_()
+        for name, first in firsts.items():
+            blocks = torch.randperm(num_blocks[name] - 1, device=DEVICE).view(batch, -1)
+            self.inputs.block_tables[name][:batch, first:] = blocks.int()
+        drafts = torch.zeros((batch + 1, MAX_DRAFTS), dtype=torch.int64, device=DEVICE)
+        self.drafter = DeviceDrafter(networks.drafter, self.inputs, drafts)
+        spare = {name: count - 1 for name, count in num_blocks.items()}
+        self.program = SteadyRound(target, self.kv, self.inputs, drafts, spare, judge)
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the first round."""
+        self.inputs.positions.fill_(self.prompt)
+
+    def draft(self) -> Callable[[], object]:
+        """Replays the drafts of a round."""
+        return captured(partial(self.drafter.draft, range(self.batch), MAX_DRAFTS))
+
+    def verify(self, num_drafts: int) -> Callable[[], object]:
+        """Replays a round's step."""
+        reach = next(reach for reach in REACHES if reach >= self.width * BLOCK_SIZE)
+        shape = RoundShape(self.batch, num_drafts, reach)
+        members = [Member(slot, 0, ()) for slot in range(self.batch)]
+        control = torch.tensor(self.program.pack(shape, members, num_drafts), device=DEVICE)
+        results = torch.zeros((self.batch, num_drafts + 2), dtype=torch.int64, device=DEVICE)
+        return captured(lambda: self.program.run(shape, control, results))
+
+    def milliseconds(self, replays: list[Callable[[], object]], num_rounds: int) -> float:
+        """Of a round, on the mean of the fastest half of some series."""
+        times = []
+        for _ in range(max(2, num_rounds // SERIES)):
+            self.reset()
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            for _ in range(SERIES):
+                for replay in replays:
+                    replay()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / SERIES)
+        fastest = sorted(times)[: max(1, len(times) // 2)]
+        return sum(fastest) / len(fastest)
+
+
+class Kernels:
+    """What the device did in some replays, by kernel."""
+
+    def __init__(self, case: Case, replay: Callable[[], object]) -> None:
+        case.reset()
+        replay()
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for _ in range(PROFILED):
+                replay()
+            torch.cuda.synchronize()
+        self.spans: list[tuple[float, float]] = []
+        self.counts: Counter[str] = Counter()
+        self.totals: defaultdict[str, float] = defaultdict(float)
+        for event in profiler.events() or ():
+            if event.device_type == torch.autograd.DeviceType.CUDA:
+                self.spans.append((event.time_range.start, event.time_range.end))
+                self.counts[event.name] += 1
+                self.totals[event.name] += event.time_range.elapsed_us()
+
+    def lines(self, top: int) -> list[str]:
+        """The longest ones first, each a round."""
+        covered, reached = 0.0, float("-inf")
+        for start, end in sorted(self.spans):
+            covered += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        first, last = min(start for start, _ in self.spans), max(end for _, end in self.spans)
+        names = sorted(self.totals, key=self.totals.__getitem__, reverse=True)
+        rest = sum(self.totals[name] for name in names[top:])
+        return [
+            f"  {sum(self.counts.values()) / PROFILED:.0f} launches, {sum(self.totals.values()) / PROFILED:.0f} us of"
+            f" kernels, busy {covered / PROFILED:.0f} us, idle {(last - first - covered) / PROFILED:.0f} us",
+            *(
+                f"  {self.totals[name] / PROFILED:9.1f} us {self.counts[name] / PROFILED:7.1f} x "
+                f"{self.totals[name] / self.counts[name]:7.1f} us  {short(name)}"
+                for name in names[:top]
+            ),
+            f"  {rest / PROFILED:9.1f} us {sum(self.counts[name] for name in names[top:]) / PROFILED:7.1f} x others",
+        ]
+
+
+def short(name: str) -> str:
+    """A kernel's name without namespaces and most of its arguments."""
+    return name.removeprefix("void ").replace("at::native::", "").replace("(anonymous namespace)::", "")[:70]
+
+
+def captured(program: Callable[[], object]) -> Callable[[], object]:
+    """Replays it as a graph, having run it."""
+    program()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        program()
+    return graph.replay
+
+
+def read_speed(memory: torch.Tensor) -> float:
+    """Bytes a second of a sum."""
+    replay = captured(memory.view(torch.int64).sum)
+    best = float("inf")
+    for _ in range(10):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        replay()
+        end.record()
+        end.synchronize()
+        best = min(best, start.elapsed_time(end))
+    return memory.nbytes / best * 1e3
+
+
+def floor_ms(arguments: argparse.Namespace, case: Case, num_drafts: int, speed: float) -> float:
+    """The least time of a round, by its bytes."""
+    config = PresetConfig(preset=arguments.preset, random_weights=True, num_speculative_tokens=MAX_DRAFTS)
+    floors = Floors(Shape(arguments.preset, TARGETS[arguments.preset], DRAFTERS[arguments.preset]), config)
+    way = Way("inprocess" if num_drafts else "none", arguments.weights, adaptive_k=False)
+    return floors.of(way, Kind(case.batch, case.prompt, SERIES)).milliseconds(speed)
+
+
+def measure(arguments: argparse.Namespace, networks: Networks, batch: int, prompt: int, speed: float) -> None:
+    """Prints what one case takes."""
+    case = Case(networks, batch, prompt)
+    draft, verify, plain = case.draft(), case.verify(MAX_DRAFTS), case.verify(0)
+    both, drafts, verifies, without = (
+        case.milliseconds(replays, arguments.rounds) for replays in ([draft, verify], [draft], [verify], [plain])
+    )
+    floors = [floor_ms(arguments, case, count, speed) for count in (MAX_DRAFTS, 0)]
+    print(
+        f"batch {batch}, prompt {prompt}: {both:.2f} ms a round (floor {floors[0]:.2f}), draft {drafts:.2f},"
+        f" verify {verifies:.2f}; without speculation {without:.2f} (floor {floors[1]:.2f})",
+        flush=True,
+    )
+    if arguments.top:
+        for name, replay in (("draft", draft), ("verify", verify)):
+            print("\n".join([f" {name}", *Kernels(case, replay).lines(arguments.top)]), flush=True)
+
+
+def main() -> int:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--preset", default="gemma-4-31b", choices=TARGETS)
+    parser.add_argument("--weights", default="dtype", choices=LINEARS)
+    parser.add_argument("--cases", default="1x512,8x512,32x512,1x32768", help="BATCHxPROMPT, with commas between")
+    parser.add_argument("--rounds", type=int, default=200, help="of each measurement")
+    parser.add_argument("--top", type=int, default=14, help="kernels to show; 0: no profile")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        print("needs a GPU", file=sys.stderr)
+        return 1
+    started_at = time.perf_counter()
+    torch.manual_seed(0)
+    networks = Networks(arguments.preset, LINEARS[arguments.weights])
+    speed = read_speed(networks.target.embed_tokens)
+    print(f"{torch.cuda.get_device_name()} reads {speed / 1e12:.2f} TB/s; {arguments.preset}, {arguments.weights}")
+    for text in arguments.cases.split(","):
+        batch, prompt = map(int, text.split("x"))
+        try:
+            measure(arguments, networks, batch, prompt, speed)
+        except torch.cuda.OutOfMemoryError:
+            print(f"batch {batch}, prompt {prompt}: does not fit this GPU")
+        gc.collect()
+        torch.cuda.empty_cache()
+    print(f"{time.perf_counter() - started_at:.0f} s in all, {torch.cuda.max_memory_reserved() / 1e9:.1f} GB at most")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
