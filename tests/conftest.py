@@ -1,13 +1,20 @@
-"""How Triton runs here, and what a run of the tests says at its end."""
+"""How torch and Triton run here, and what a run of the tests says at its end."""
 
 import os
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported: kernels then run on the CPU
 
 NEAR_TIE = "near-tie"  # property of a test that compared texts: a difference within the number format's rounding
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Test processes share the cores."""
+    torch.set_num_threads(1)
 
 
 def pytest_terminal_summary(terminalreporter):

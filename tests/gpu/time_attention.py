@@ -4,21 +4,19 @@ Each line is a layer type, a number of rows a sequence (8: a verify of K = 7; 1:
 a number of sequences: microseconds of a layer in a captured graph, and TB/s of its keys and values.
 """
 
-import statistics
 import sys
-from collections.abc import Callable
 
 import torch
 
 from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.paged import PagedBackend
 from tandem.kv_cache.group import KvGroup
+from tests.gpu.captured import milliseconds
 
 DEVICE = torch.device("cuda")
 DTYPE = torch.bfloat16
 BLOCK_SIZE = 16
 NUM_HEADS = 32
-NUM_TURNS = 11
 MIN_BYTES = 1 << 28  # of keys and values that take turns, so that none is still in the cache
 GROUPS = {
     "sliding": KvGroup("group", (0,), num_kv_heads=16, head_dim=256, window=1024),
@@ -35,24 +33,6 @@ CASES = (
     ("sliding", 1, 32900, (1,)),
     ("full", 1, 32900, (1,)),
 )
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    """Median of several turns of a captured graph."""
-    work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    times = []
-    for _ in range(NUM_TURNS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
 
 
 def attention(group: KvGroup, num_rows: int, start: int, batch: int) -> tuple[float, float]:

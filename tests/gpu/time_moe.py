@@ -7,11 +7,11 @@ of a plain read, and how many rows come out bit for bit as they do alone.
 
 import statistics
 import sys
-from collections.abc import Callable
 
 import torch
 
 from tandem.models.gemma4.moe import MixtureOfExperts, mix_by_grouped_products
+from tests.gpu.captured import milliseconds
 from tests.gpu.experts import expert_bytes, one_layer_config, random_experts
 
 NUM_LAYERS = 6  # one after the other, so that no weight is still in the cache when its turn comes again
@@ -20,33 +20,15 @@ NUM_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 512, 2048)
 DEVICE = torch.device("cuda")
 
 
-def milliseconds(work: Callable[[], object]) -> float:
-    """Median of several turns of a captured graph."""
-    work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    times = []
-    for _ in range(NUM_TURNS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
-
-
 def layer_time(layers: list[MixtureOfExperts], dense: torch.Tensor, hidden: torch.Tensor) -> float:
     """Milliseconds of one layer's mixture, on the mean of all."""
-    return milliseconds(lambda: [layer.add_to(dense.clone(), hidden) for layer in layers]) / len(layers)
+    return milliseconds(lambda: [layer.add_to(dense.clone(), hidden) for layer in layers], NUM_TURNS) / len(layers)
 
 
 def read_speed() -> float:
     """Bytes a millisecond of a sum over memory far larger than any cache."""
     memory = torch.ones(2 << 30, dtype=torch.bfloat16, device=DEVICE)
-    return memory.nbytes / milliseconds(memory.sum)
+    return memory.nbytes / milliseconds(memory.sum, NUM_TURNS)
 
 
 def num_stable_rows(experts: MixtureOfExperts, dense: torch.Tensor, hidden: torch.Tensor) -> int:

@@ -5,17 +5,16 @@ graph over weights that take turns, so that none is still in the cache. Then, in
 of 31B in their order: alone, and with a small kernel before each, as the norms and activations of a step are.
 """
 
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 
 import torch
 
 from tandem.models.gemma4.linear import Linear
+from tests.gpu.captured import milliseconds
 
 DEVICE = torch.device("cuda")
 ROWS = (1, 8, 64, 256)
-NUM_TURNS = 11
 POOL_SIZE = 3 << 30  # weights
 MIN_WEIGHTS = 1 << 29  # of one measurement
 SLIDING = ((5376, 16384), (8192, 5376), (5376, 43008), (21504, 5376))  # in_features, out_features of a layer
@@ -53,24 +52,6 @@ class Pool:
     def read_speed(self) -> float:
         """Bytes a millisecond of a sum over all of it."""
         return self._weights.nbytes / milliseconds(self._weights.sum)
-
-
-def milliseconds(work: Callable[[], object]) -> float:
-    """Median of several turns of a captured graph."""
-    work()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    times = []
-    for _ in range(NUM_TURNS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
 
 
 def both(matrix: torch.Tensor) -> tuple[Product, Product]:  # [in_features, out_features]

@@ -71,14 +71,6 @@ def _sequence(index, prompt, k, temperature):
     )
 
 
-@pytest.fixture(scope="session", autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def drafter_path():
     return DEMO_DRAFTER

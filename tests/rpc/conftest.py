@@ -4,7 +4,6 @@ import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
-import torch
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from openai import AsyncOpenAI
@@ -16,6 +15,7 @@ from tandem.internal.v1 import verifier_service_pb2_grpc
 from tandem.rpc.channel import open_channel
 from tandem.rpc.server import RpcServer
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
+from tests.rpc.authority import Authority
 from tests.rpc.fake_verifier import SERVICE, FakeVerifier, serving
 from tests.rpc.replicas import replicas
 from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
@@ -25,14 +25,6 @@ def pytest_asyncio_loop_factories(config, item):
     # uvloop runs Python between fork and exec, which beside gRPC's threads may crash: browsers are started without it.
     starts_browser = item.get_closest_marker("browser")
     return {"asyncio": asyncio.new_event_loop} if starts_browser else {"uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -151,3 +143,23 @@ async def openai(client):
     """The official client of that gateway."""
     async with client.openai() as openai:
         yield openai
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("pki") / "ours")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("pki") / "theirs")
+
+
+@pytest.fixture(scope="module")
+def server_pair(authority):
+    return authority.issue("server")
+
+
+@pytest.fixture(scope="module")
+def client_pair(authority):
+    return authority.issue("client")

@@ -19,9 +19,6 @@ from tandem.gateway.http import certificates, connection
 from tandem.v1 import generation_service_pb2 as pb
 from tests.rpc.calls import refusal, spec
 from tests.rpc.fake_verifier import finished, started, verified
-from tests.rpc.test_tls import authority, client_pair, server_pair, stranger
-
-__all__ = ["authority", "client_pair", "server_pair", "stranger"]
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 ASKED = {"model": "", "prompt": "the fox"}

@@ -31,15 +31,6 @@ def clock(monkeypatch):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda ticks=ticks: next(ticks)))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """More of them only wait for each other over networks of this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def plan(ends):
     return Plan(ends, sequences=4, length=32, matrix_rate=0.02, adam_rate=0.02, warm_steps=5)
 
