@@ -40,3 +40,14 @@ def test_adaptive_k_learns_from_its_own_rounds_alone():
     policy = AnyK(1, 512)
     run(policy, MAX_DRAFTS, 100, num_right=0)
     assert run(policy, ADAPTIVE)[0].num_verified == run(AnyK(1, 512), ADAPTIVE)[0].num_verified > 0
+
+
+def test_the_last_round_of_a_text_is_reported_to_who_planned_it():
+    """The engine plans for nobody first, and then tells what came of the round."""
+    policy = AnyK(1, 512)
+    report = RoundReport([Judged(ADAPTIVE, 0, 0, True)], [Drafting(0, 1, 6, 0.1, True)], StepTaken(1, 7, 0.01))
+    for _ in range(40):
+        policy.plan([Candidate(ADAPTIVE, ADAPTIVE)], [ADAPTIVE])
+        policy.plan([], [ADAPTIVE])
+        policy.learn(report)
+    assert policy.plan([Candidate(ADAPTIVE, ADAPTIVE)], [ADAPTIVE]) == [], "drafts are dear, and never right"

@@ -6,7 +6,7 @@ from tandem.cli.bench.acceptance import acceptance
 from tandem.cli.bench.failure import MeasurementFailed
 from tandem.cli.bench.latency import FirstToken, percentile
 from tandem.cli.bench.stream import Arrival, Sample, Stream
-from tandem.cli.bench.throughput import How, Measured, Throughput, count_equal_texts, rate_together, throughput
+from tandem.cli.bench.throughput import How, Measured, Throughput, count_equal_texts, count_together, throughput
 
 
 def stream(*arrivals, started_at=0.0):
@@ -39,10 +39,10 @@ def test_streams_after_each_other_add_up():
 def test_a_batch_counts_while_all_of_it_are_written():
     first = stream((1.0, 1), (3.0, 5), (4.0, 2))
     second = stream((2.0, 1), (5.0, 3), (9.0, 7))
-    assert rate_together([first, second]) == (5 + 2) / 2, "from the second one's first token to the first one's end"
-    assert rate_together([first]) == 7 / 3
+    assert count_together([first, second]) == (5 + 2, 2), "from the second one's first token to the first one's end"
+    assert count_together([first]) == (7, 3)
     with pytest.raises(MeasurementFailed):
-        rate_together([first, stream((4.5, 1), (5.0, 3))])
+        count_together([first, stream((4.5, 1), (5.0, 3))])
 
 
 def test_streams_together_share_the_time():

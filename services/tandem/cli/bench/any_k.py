@@ -36,8 +36,8 @@ class AnyK:
     def plan(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
         """What the policy of these requests plans."""
         self._asked = {one.sequence_id: self._asked.get(one.sequence_id, one.max_drafts) for one in candidates}
-        is_adaptive = ADAPTIVE in self._asked.values()
-        self._policy = self._adaptive if is_adaptive else self._fixed
+        if self._asked:  # when nobody is left, the last round's report has yet to come
+            self._policy = self._adaptive if ADAPTIVE in self._asked.values() else self._fixed
         return self._policy.plan(
             [replace(one, max_drafts=min(one.max_drafts, MAX_DRAFTS)) for one in candidates], max_drafts
         )

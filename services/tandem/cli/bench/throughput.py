@@ -69,8 +69,8 @@ def throughput(batches: Sequence[Sequence[Stream]]) -> Throughput:
     )
 
 
-def rate_together(streams: Sequence[Stream]) -> float:
-    """Tokens a second while all of the streams are written.
+def count_together(streams: Sequence[Stream]) -> tuple[int, float]:
+    """Tokens, and seconds, while all of the streams are written.
 
     Before that, prompts are computed; after that, the batch is no longer as large as is said. Texts that ran together
     end at different times, the further apart the more drafts a round has.
@@ -84,7 +84,7 @@ def rate_together(streams: Sequence[Stream]) -> float:
     num_tokens = sum(
         arrival.num_tokens for stream in streams for arrival in stream.arrivals if began < arrival.at <= ended
     )
-    return num_tokens / (ended - began)
+    return num_tokens, ended - began
 
 
 def count_equal_texts(token_ids: Mapping[How, Sequence[tuple[int, ...]]]) -> dict[How, int]:
