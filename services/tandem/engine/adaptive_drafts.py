@@ -181,7 +181,7 @@ class AdaptiveDrafts:
         self._single_probes.save(best.seconds)
         self._common_probes.save(best.seconds)
         # 1) One sequence, by each drafter: what its drafts are worth now.
-        if self._single_probes.is_due:
+        if num_sequences > 1 and self._single_probes.is_due:
             place, number = divmod(self._single_probes.peek(len(drafters) * num_sequences), num_sequences)
             probed, counts = list(chosen), list(best.num_drafts)
             probed[number] = offers[drafters[place]][number]
