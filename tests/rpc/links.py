@@ -28,7 +28,7 @@ async def attached(fake, address, link):
 
 async def play_round(link, slots=(0, 3), num_tokens=3):
     """What a round of the engine sees."""
-    assert link.begin(wanted(list(slots), num_tokens))
+    assert await asyncio.to_thread(link.begin, wanted(list(slots), num_tokens))
     return await asyncio.to_thread(link.collect)
 
 

@@ -120,7 +120,7 @@ async def test_a_round_is_asked_for_before_its_inputs_are_there(address, link, e
 
 async def test_the_host_may_still_wait_for_drafts(address, link, exchange):
     async with attached(FakeDrafter(handed_over), address, link):
-        assert link.begin(wanted([0, 3], 3))
+        assert await asyncio.to_thread(link.begin, wanted([0, 3], 3))
         assert await asyncio.to_thread(link.collect) == Drafts([drafts_of(0, 3), drafts_of(3, 3)])
         assert exchange.stream == [("post", 1)], "no stream waits"
 

@@ -71,7 +71,8 @@ async def until(condition, seconds=5.0):
 
 async def play_round(link, *wanted, num_tokens=3):
     """(slot, sequence, tokens) of each that drafts are wanted for."""
-    assert link.begin([Wanted(slot, token_ids, num_tokens, sequence) for slot, sequence, token_ids in wanted])
+    ones = [Wanted(slot, token_ids, num_tokens, sequence) for slot, sequence, token_ids in wanted]
+    assert await asyncio.to_thread(link.begin, ones)
     return await asyncio.to_thread(link.collect)
 
 

@@ -53,7 +53,7 @@ class DraftSource(Protocol):
         ...
 
     def begin(self, wanted: Sequence[Wanted]) -> bool:
-        """Asks for drafts and returns at once; False: nobody can draft now.
+        """Asks for drafts and returns once the request is on its way; False: nobody can draft now.
 
         Sequences are drafted for together: each may be given as many drafts as the one that wants most.
         """

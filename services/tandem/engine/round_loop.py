@@ -88,14 +88,14 @@ class RoundLoop:
             if output:
                 outputs.append(output)
         self.metrics.count(names.STEPS)
-        self.speculation.learn(
-            {output.sequence_id: output.token_ids for output in outputs},
-            StepTaken(len(step), sum(scheduled.num_rows for scheduled in step), seconds) if is_decode else None,
-        )
         # Rounds that run ahead draft for themselves. Until they can, prompts go first: their steps are full of rows,
         # and would wait for the drafts.
         if self.ahead is None or not (self.ahead.is_possible() or self.scheduler.has_prompts()):
             self.speculation.ask()
+        self.speculation.learn(
+            {output.sequence_id: output.token_ids for output in outputs},
+            StepTaken(len(step), sum(scheduled.num_rows for scheduled in step), seconds) if is_decode else None,
+        )
 
     def end(self, sequence: Sequence, reason: FinishReason) -> SequenceOutput:
         """Ends a sequence from outside, with no more tokens."""

@@ -21,7 +21,7 @@ class _Asked:
     plans: list[DraftPlan]
     sequences: list[Sequence]
     lengths: list[int]  # committed tokens of each when asked
-    seconds: float  # that asking took
+    asked_at: float
 
     @property
     def num_drafts(self) -> int:
@@ -45,6 +45,22 @@ class _Offered:
             num_right += 1
         has_failed = num_right < min(self.plan.num_drafts, len(written))
         return Judged(self.plan.sequence_id, self.plan.drafter, min(num_right, self.plan.num_drafts), has_failed)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The policy's plans for the round after next, made while the drafters of the next one were at work."""
+
+    sequence_ids: list[int]
+    max_drafts: list[int]  # by drafter
+    plans: list[DraftPlan]
+
+    def fits(self, candidates: Tokens[Candidate], max_drafts: list[int]) -> bool:
+        """Whether nobody came, went, or has less use for drafts by now."""
+        if max_drafts != self.max_drafts or [one.sequence_id for one in candidates] != self.sequence_ids:
+            return False
+        useful = {one.sequence_id: one.max_drafts for one in candidates}
+        return all(plan.num_drafts <= useful[plan.sequence_id] for plan in self.plans)
 
 
 class Speculation:
@@ -75,14 +91,16 @@ class Speculation:
         self._asked: list[_Asked] = []
         self._offered: list[_Offered] = []
         self._drafting: list[Drafting] = []
+        self._planned: _Planned | None = None
 
     def ask(self) -> None:
         """Asks for the next round's drafts. Who refuses is replaced by another drafter, if there is one."""
         decoding = {sequence.sequence_id: sequence for sequence in self._scheduler.decoding}
-        plans = self.policy.plan(
-            [Candidate(one.sequence_id, max(0, self._scheduler.num_useful_drafts(one))) for one in decoding.values()],
-            [drafter.info.num_speculative_tokens if drafter.info else 0 for drafter in self._drafters],
-        )
+        candidates, max_drafts, early = self._candidates(), self._max_drafts(), self._planned
+        if early and early.fits(candidates, max_drafts):
+            plans = early.plans
+        else:
+            plans = self.policy.plan(candidates, max_drafts)
         planned: dict[int, dict[int, DraftPlan]] = {}  # by drafter and sequence
         for plan in plans:
             planned.setdefault(plan.drafter, {})[plan.sequence_id] = plan
@@ -100,9 +118,8 @@ class Speculation:
         found: dict[int, Tokens[int]] = {}
         while self._asked:
             one = self._asked.pop(0)
-            started_at = time.perf_counter()
             drafts = self._drafters[one.drafter].collect()
-            seconds = one.seconds + time.perf_counter() - started_at
+            seconds = time.perf_counter() - one.asked_at  # the policy's thinking in between comes at no cost of time
             if not self._drafting:  # drafters after the first one had begun while it was waited for
                 self._drafting.append(
                     Drafting(one.drafter, len(one.plans), one.num_drafts, seconds, drafts.fallback is None)
@@ -114,7 +131,9 @@ class Speculation:
         return found
 
     def learn(self, written: Mapping[int, Tokens[int]], step: StepTaken | None) -> None:
-        """Tells the policy about the round.
+        """Tells the policy about the round, and has it plan while drafters that were asked are at work.
+
+        Thinking takes a per cent of a short round. Whom nothing is asked of gives no time for it: `ask` plans then.
 
         Args:
             written: the target's tokens of each sequence that was verified, by its id.
@@ -126,9 +145,15 @@ class Speculation:
             if offered.plan.sequence_id in written
         ]
         self.policy.learn(RoundReport(judged, self._drafting, step))
+        self._planned = None
+        if self._asked:
+            candidates, max_drafts = self._candidates(), self._max_drafts()
+            plans = self.policy.plan(candidates, max_drafts)
+            self._planned = _Planned([one.sequence_id for one in candidates], max_drafts, plans)
 
     def forget(self) -> None:
         """Drafts that are under way belong to a round that failed."""
+        self._planned = None
         while self._asked:
             self._drafters[self._asked.pop().drafter].collect()
 
@@ -137,17 +162,23 @@ class Speculation:
         for drafter in self._drafters:
             drafter.close()
 
+    def _candidates(self) -> list[Candidate]:
+        num_useful = self._scheduler.num_useful_drafts
+        return [Candidate(one.sequence_id, max(0, num_useful(one))) for one in self._scheduler.decoding]
+
+    def _max_drafts(self) -> list[int]:
+        return [drafter.info.num_speculative_tokens if drafter.info else 0 for drafter in self._drafters]
+
     def _begin(self, place: int, plans: list[DraftPlan], decoding: Mapping[int, Sequence]) -> bool:
         sequences = [decoding[plan.sequence_id] for plan in plans]
-        started_at = time.perf_counter()
+        asked_at = time.perf_counter()
         wanted = [
             Wanted(self._scheduler.slot(sequence), sequence.committed, plan.num_drafts, sequence.sequence_id)
             for plan, sequence in zip(plans, sequences, strict=True)
         ]
         has_begun = self._drafters[place].begin(wanted)
         if has_begun:
-            seconds = time.perf_counter() - started_at
-            self._asked.append(_Asked(place, plans, sequences, [len(one.committed) for one in sequences], seconds))
+            self._asked.append(_Asked(place, plans, sequences, [len(one.committed) for one in sequences], asked_at))
         return has_begun
 
     def _check(self, asked: _Asked, drafts: Drafts) -> list[Tokens[int]]:

@@ -43,11 +43,12 @@ STABLE_SECONDS = 10.0  # an attachment that lasted so long was a good one
 
 @dataclass
 class Round:
-    """A request and, once `answered` is set, its answer."""
+    """A request and, once `answered` is set, its answer. It has left this process once `sent` is set."""
 
     slots: Sequence[int]  # that drafts are wanted for
     request: pb.DraftRequest
     asked_at: float = field(default_factory=time.monotonic)
+    sent: threading.Event = field(default_factory=threading.Event)
     answered: threading.Event = field(default_factory=threading.Event)
     outcome: pb.DraftResponse | Fallback = Fallback.LATE  # until it is another
 
@@ -99,15 +100,20 @@ class DrafterLink:
         return attachment.info if attachment else None
 
     def begin(self, wanted: Sequence[Wanted]) -> bool:
-        """Sends a request, unless nobody is there or too many answers are outstanding."""
+        """Sends a request, unless nobody is there or too many answers are outstanding.
+
+        Waits until it has left: what this thread does next would keep the interpreter from the one that sends.
+        """
         self._asked = self._ask(wanted)
+        if self._asked:
+            self._asked.sent.wait(self._timeout_seconds)
         return self._asked is not None
 
     def collect(self) -> Drafts:
         """Waits for the answer, then reads the drafts."""
         asked, self._asked = self._asked, None
         assert asked, "begin comes first"
-        asked.answered.wait(self._timeout_seconds)
+        asked.answered.wait(asked.asked_at + self._timeout_seconds - time.monotonic())
         outcome = asked.outcome
         if isinstance(outcome, Fallback):
             return self._fall_back(outcome)
@@ -172,7 +178,7 @@ class DrafterLink:
             if self._attachment is not attachment:
                 return None  # lost a moment ago
             self._outstanding.append(asked)
-        self._on_loop(self._send, attachment.call, request)
+        self._on_loop(self._send, attachment.call, asked)
         return asked
 
     async def _receive(self, attachment: Attachment) -> None:
@@ -211,8 +217,8 @@ class DrafterLink:
             asked.answer(response)
             self._metrics.observe(names.EXCHANGE_SECONDS, time.monotonic() - asked.asked_at)
 
-    def _send(self, call: Call, request: pb.DraftRequest) -> None:
-        sending = asyncio.ensure_future(_write(call, request, tuple(self._sending)))
+    def _send(self, call: Call, asked: Round) -> None:
+        sending = asyncio.ensure_future(_write(call, asked, tuple(self._sending)))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
 
@@ -244,12 +250,13 @@ async def _read(call: Call) -> pb.DraftResponse:
     return response
 
 
-async def _write(call: Call, request: pb.DraftRequest, before: Sequence[asyncio.Future[None]]) -> None:
+async def _write(call: Call, asked: Round, before: Sequence[asyncio.Future[None]]) -> None:
     """Sends a request, once those before it are sent."""
     if before:
         await asyncio.wait(before)
+    asyncio.get_running_loop().call_soon(asked.sent.set)  # when `write` has handed it over, and waits
     with suppress(grpc.aio.AioRpcError, asyncio.CancelledError, asyncio.InvalidStateError):  # the reader notices it too
-        await call.write(request)
+        await call.write(asked.request)
 
 
 def _describe(error: Exception) -> str:

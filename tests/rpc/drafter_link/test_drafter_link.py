@@ -48,7 +48,7 @@ async def test_what_a_drafter_says_of_itself_is_bounded(address, link, theirs, o
     async with attached(fake, address, link):
         assert link.info.num_speculative_tokens == ours
         assert link.info.name.startswith("evil??[2Jxx") and len(link.info.name) == len(link.info.revision) == 100
-        assert link.begin(wanted([0], 4)) == (ours > 0)
+        assert await asyncio.to_thread(link.begin, wanted([0], 4)) == (ours > 0)
 
 
 async def test_fewer_drafts_than_asked_for_are_no_fault(address, link):
@@ -68,7 +68,7 @@ async def test_a_killed_drafter_costs_its_round_and_is_found_again(address, link
     first = FakeDrafter(never)
     async with attached(first, address, link) as server:
         link._timeout_seconds = 5.0
-        assert link.begin(wanted([0], 2))
+        assert await asyncio.to_thread(link.begin, wanted([0], 2))
         collected = asyncio.create_task(asyncio.to_thread(link.collect))
         await until(lambda: first.rounds)
         await server.stop(0)
@@ -115,7 +115,9 @@ async def test_a_stuck_drafter_is_attached_anew(address, link, monkeypatch):
     fake = FakeDrafter(stuck_once)
     async with attached(fake, address, link):
         assert (await play_round(link)).fallback is Fallback.LATE
-        await until(lambda: link.begin(wanted([0, 3], 3)))
+        async with asyncio.timeout(5.0):
+            while not await asyncio.to_thread(link.begin, wanted([0, 3], 3)):
+                await asyncio.sleep(0.005)
         assert await asyncio.to_thread(link.collect) == drafts()
         assert len(fake.attached) == 2
 

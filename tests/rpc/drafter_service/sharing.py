@@ -91,7 +91,7 @@ async def until(condition, seconds=20.0):
 
 
 async def play_round(link, slots, num_tokens=K):
-    assert link.begin(wanted(slots, num_tokens))
+    assert await asyncio.to_thread(link.begin, wanted(slots, num_tokens))
     return await asyncio.to_thread(link.collect)
 
 

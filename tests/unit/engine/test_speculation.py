@@ -151,6 +151,61 @@ def test_drafts_that_are_not_verified_are_judged_by_the_text(target, plain):
     assert {(one.num_right, one.has_failed) for one in judged} == {(1, False)}
 
 
+class Recorded(StrictDrafter):
+    """Notes when it is asked and answers, among what the policy does."""
+
+    def __init__(self, events):
+        super().__init__(random_tokens(VOCABULARY))
+        self.events = events
+
+    def begin(self, wanted):
+        self.events.append("begin")
+        return super().begin(wanted)
+
+    def collect(self):
+        self.events.append("collect")
+        return super().collect()
+
+
+def test_the_policy_thinks_while_the_drafter_is_at_work(target, plain):
+    events = []
+
+    class Thinking(Scripted):
+        def learn(self, report):
+            events.append("learn")
+
+    def plan(candidates, max_drafts):
+        events.append("plan")
+        return [DraftPlan(one.sequence_id, 0, 2, 2) for one in candidates if one.max_drafts > 1]
+
+    asked = sequences(count=1)
+    with running(target, lambda inputs: [Recorded(events)]) as under_test:
+        under_test.engine._rounds.speculation.policy = Thinking(plan)
+        assert under_test.generate(asked) == plain[0.0][:1]
+    decoding = events[events.index("begin") :]
+    assert decoding[:12] == ["begin", "learn", "plan", "collect"] * 3
+    assert decoding.count("begin") > 10
+
+
+def test_an_early_plan_is_dropped_when_a_sequence_comes_or_has_less_use_for_drafts(target, plain):
+    def plan(candidates, max_drafts):
+        return [DraftPlan(one.sequence_id, 0, one.max_drafts, one.max_drafts) for one in candidates if one.max_drafts]
+
+    class Noted(StrictDrafter):
+        def begin(self, wanted):
+            rounds.append({one.sequence_id: one.num_tokens for one in wanted})
+            useful.append({one.sequence_id: min(7, one.num_tokens_left - 1) for one in asked})
+            return super().begin(wanted)
+
+    asked, rounds, useful = sequences(count=3), [], []
+    with running(target, lambda inputs: [Noted(lambda slots, k: [[0] * k for _ in slots])]) as under_test:
+        under_test.engine._rounds.speculation.policy = Scripted(plan)
+        assert under_test.generate(asked) == plain[0.0][:3]
+    assert {len(of_round) for of_round in rounds} == {1, 2, 3}
+    for of_round, most in zip(rounds, useful, strict=True):
+        assert of_round == {sequence_id: most[sequence_id] for sequence_id in of_round}
+
+
 def test_only_steps_without_prompts_tell_what_a_step_takes(target):
     policy = Scripted(lambda ones, _: [])
     with running(target, lambda inputs: ScriptedDrafter(never)) as under_test:
