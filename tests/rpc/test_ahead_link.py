@@ -148,7 +148,8 @@ async def test_a_drafter_that_dies_releases_every_wait(address, link, exchange, 
         await until(lambda: metrics.value(names.SPEC_FALLBACKS, reason=Fallback.LOST.value) == 1)
 
 
-async def test_one_that_dies_with_rounds_that_it_answered_releases_them_too(address, link, exchange):
+async def test_one_that_dies_with_rounds_that_it_answered_releases_them_too(address, link, exchange, monkeypatch):
+    monkeypatch.setattr(ahead_link, "STALLED_SECONDS", 60.0)  # nobody else releases them
     fake = FakeDrafter(handed_over)
     async with attached(fake, address, link):
         assert link.draft_ahead([0], 2) == 2
