@@ -1,7 +1,7 @@
 """Between round loop and drafters: asks for drafts, collects them, and tells the policy what they were worth."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, replace
 
@@ -96,7 +96,7 @@ class Speculation:
     def ask(self) -> None:
         """Asks for the next round's drafts. Who refuses is replaced by another drafter, if there is one."""
         decoding = {sequence.sequence_id: sequence for sequence in self._scheduler.decoding}
-        candidates, max_drafts, early = self._candidates(), self._max_drafts(), self._planned
+        candidates, max_drafts, early = self._candidates(decoding.values()), self._max_drafts(), self._planned
         if early and early.fits(candidates, max_drafts):
             plans = early.plans
         else:
@@ -147,7 +147,7 @@ class Speculation:
         self.policy.learn(RoundReport(judged, self._drafting, step))
         self._planned = None
         if self._asked:
-            candidates, max_drafts = self._candidates(), self._max_drafts()
+            candidates, max_drafts = self._candidates(self._scheduler.decoding), self._max_drafts()
             plans = self.policy.plan(candidates, max_drafts)
             self._planned = _Planned([one.sequence_id for one in candidates], max_drafts, plans)
 
@@ -162,9 +162,9 @@ class Speculation:
         for drafter in self._drafters:
             drafter.close()
 
-    def _candidates(self) -> list[Candidate]:
+    def _candidates(self, decoding: Iterable[Sequence]) -> list[Candidate]:
         num_useful = self._scheduler.num_useful_drafts
-        return [Candidate(one.sequence_id, max(0, num_useful(one))) for one in self._scheduler.decoding]
+        return [Candidate(one.sequence_id, max(0, num_useful(one))) for one in decoding]
 
     def _max_drafts(self) -> list[int]:
         return [drafter.info.num_speculative_tokens if drafter.info else 0 for drafter in self._drafters]
