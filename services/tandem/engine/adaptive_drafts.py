@@ -1,25 +1,25 @@
 """As many drafts as pay, from whichever drafter drafts better.
 
-Acceptance is learnt by sequence, drafter and position, the time of a round by its sizes; both fade, so that the policy
+Acceptance is learnt by sequence, drafter and run of right drafts, the time of a round by its sizes; both fade, so that the policy
 follows a text that becomes harder, a machine that becomes busy and a drafter that recovers.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
-from operator import mul
 
-from tandem.engine.acceptance import FIRST_GUESS, FIRST_GUESS_WEIGHT, Acceptance
+from tandem.engine.acceptance import Acceptance, Run, gains
 from tandem.engine.draft_allocation import Allocation, Offer, allocate
 from tandem.engine.draft_policy import Candidate, DraftPlan, RoundReport
-from tandem.engine.probing import LEAST_PRICE, Purses, Turns, expected_tokens, lost_seconds
+from tandem.engine.probing import LEAST_PRICE, Firsts, Purses, Turns, expected_tokens, lost_seconds
 from tandem.engine.round_cost import Durations
 
-DRAFTER_MEMORY = 1000.0  # rounds, of all its sequences
-SEQUENCE_MEMORY = 30.0
-DRAFTER_WEIGHT = 15.0  # of a drafter's average against a sequence's own rounds
+DRAFTER_MEMORY = 1000.0  # rounds
+SEQUENCE_MEMORY = 60.0
+GUESS_WEIGHT = 4.0  # drafts, of what is expected after a run that was never seen
+DRAFTER_WEIGHT = 10.0  # drafts, of a drafter's average against a sequence's own rounds
 FIRST_STEP = (10e-3, 0.0, 0.0)  # seconds, of any step: rows cost nothing until they were measured
 FIRST_DRAFTING = (0.0, 1e-3, 0.0)  # seconds, of each draft
+EQUAL_GAIN = 1.01  # times the tokens a second, from which on the number of drafts is changed: a change costs something
 UNLIKE_GAIN = 1.05  # times the tokens a second, from which on sequences are given unlike numbers of drafts
 NUM_TRIALS = 2  # rounds in which every drafter drafts for a new sequence, whoever is believed to be better
 
@@ -29,7 +29,8 @@ class _Drafter:
     """What is known of a drafter."""
 
     acceptance: Acceptance = field(default_factory=lambda: Acceptance(DRAFTER_MEMORY))
-    num_rounds: int = 0  # judged, of any sequence
+    num_rounds: int = 0  # with its drafts; what was given up is not forgotten
+    settled: int = 0  # drafts for each sequence alike, as they were given last
     durations: Durations = field(default_factory=lambda: Durations(FIRST_DRAFTING))  # by drafts of one, and of all
 
     def seconds(self, num_sequences: int, num_drafts: int) -> float:
@@ -40,6 +41,7 @@ class _Drafter:
 class _History:
     """What one drafter did for one sequence."""
 
+    run: Run = field(default_factory=Run)
     acceptance: Acceptance = field(default_factory=lambda: Acceptance(SEQUENCE_MEMORY))
     num_rounds: int = 0
 
@@ -59,7 +61,7 @@ class AdaptiveDrafts:
         self._steps = Durations(FIRST_STEP)  # by sequences and rows
         self._sequences: dict[int, list[_History]] = {}  # by sequence id; by drafter
         self._round = 0
-        self._single_probes, self._common_probes = Turns(), Purses()
+        self._single_probes, self._common_probes, self._firsts = Turns(), Purses(), Firsts()
 
     def plan(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
         """What pays, or a probe in place of it, and trials of new sequences."""
@@ -87,14 +89,15 @@ class AdaptiveDrafts:
 
     def learn(self, report: RoundReport) -> None:
         """Takes in what came of the round."""
+        for place in {judged.drafter for judged in report.judged}:
+            self._drafters[place].num_rounds += 1
         for judged in report.judged:
-            drafter = self._drafters[judged.drafter]
-            drafter.num_rounds += 1
-            drafter.acceptance.record(judged.num_right, judged.has_failed, drafter.num_rounds)
             if judged.sequence_id in self._sequences:
-                history = self._sequences[judged.sequence_id][judged.drafter]
+                drafter, history = self._drafters[judged.drafter], self._sequences[judged.sequence_id][judged.drafter]
                 history.num_rounds += 1
-                history.acceptance.record(judged.num_right, judged.has_failed, self._round)
+                run = history.run.start(judged)
+                history.acceptance.record(run, judged, self._round)
+                drafter.acceptance.record(run, judged, drafter.num_rounds)
         for drafting in report.drafting:
             if drafting.is_answer:
                 durations = self._drafters[drafting.drafter].durations
@@ -107,31 +110,42 @@ class AdaptiveDrafts:
 
     def _offers(self, candidates: Sequence[Candidate], drafter: int, most: int) -> list[Offer]:
         known = self._drafters[drafter]
-        average = known.acceptance.chances([FIRST_GUESS] * most, FIRST_GUESS_WEIGHT, known.num_rounds)
-        return [
-            Offer(
-                drafter,
-                self._sequences[one.sequence_id][drafter].acceptance.chances(
-                    average[: one.max_drafts], DRAFTER_WEIGHT, self._round
-                ),
-            )
-            for one in candidates
-        ]
+        average = known.acceptance.chances(None, GUESS_WEIGHT, known.num_rounds)
+        found = []
+        for one in candidates:
+            history = self._sequences[one.sequence_id][drafter]
+            chances = history.acceptance.chances(average, DRAFTER_WEIGHT, self._round)
+            found.append(Offer(drafter, gains(chances, history.run.length, min(one.max_drafts, most))))
+        return found
 
     def _choose(
         self, offers: dict[int, list[Offer]], equals: dict[int, list[Allocation]]
     ) -> tuple[list[Offer], Allocation]:
         """One drafter for all, or for each sequence the one that is right more often."""
-        ways = [(of_drafter, self._allocate(of_drafter, equals[drafter])) for drafter, of_drafter in offers.items()]
+        ways = [
+            (of_drafter, self._allocate(of_drafter, self._settle(drafter, equals[drafter])))
+            for drafter, of_drafter in offers.items()
+        ]
         if len(ways) > 1 and len(ways[0][0]) > 1:
             mixed = [
-                max(several, key=lambda offer: expected_tokens(offer, len(offer.chances)))
+                max(several, key=lambda offer: expected_tokens(offer, len(offer.gains)))
                 for several in zip(*offers.values(), strict=True)
             ]
-            ways.append((mixed, self._allocate(mixed, self._equals(mixed))))
+            equal = max(self._equals(mixed), key=lambda found: found.tokens_per_second)
+            ways.append((mixed, self._allocate(mixed, equal)))
         return max(ways, key=lambda found: found[1].tokens_per_second)
 
-    def _allocate(self, offers: list[Offer], equals: list[Allocation]) -> Allocation:
+    def _settle(self, drafter: int, equals: list[Allocation]) -> Allocation:
+        """The best of `equals`, or the one as of late, which costs no change."""
+        best = max(range(len(equals)), key=lambda count: equals[count].tokens_per_second)
+        known = self._drafters[drafter]
+        if known.settled >= len(equals):  # a text near its end has a use for fewer, of which the next one knows nothing
+            return equals[best]
+        if equals[best].tokens_per_second > EQUAL_GAIN * equals[known.settled].tokens_per_second:
+            known.settled = best
+        return equals[known.settled]
+
+    def _allocate(self, offers: list[Offer], equal: Allocation) -> Allocation:
         """As many drafts for each sequence, unless unlike numbers promise clearly more.
 
         Attention may pad sequences with unlike numbers of rows to the longest, which their sum does not tell.
@@ -142,17 +156,16 @@ class AdaptiveDrafts:
             lambda num_rows: self._steps.seconds(len(offers), num_rows),
             lambda drafter, count, num_drafts: self._drafters[drafter].seconds(count, num_drafts),
         )
-        equal = max(equals, key=lambda found: found.tokens_per_second)
         return unlike if unlike.tokens_per_second > UNLIKE_GAIN * equal.tokens_per_second else equal
 
     def _equals(self, offers: Sequence[Offer]) -> list[Allocation]:
         """As many drafts for each sequence as it has a use for, up to 0, 1, 2 ... while the step has rows."""
         found, counts, tokens = [], [0] * len(offers), float(len(offers))
-        chances = [list(accumulate(offer.chances, mul)) for offer in offers]  # of each draft and all before it
-        for count in range(max(map(len, chances)) + 1):
+        most = [len(offer.gains) for offer in offers]
+        for count in range(max(most) + 1):
             if count:
-                counts = [min(count, len(of_one)) for of_one in chances]
-                tokens += sum(of_one[count - 1] for of_one in chances if len(of_one) >= count)
+                counts = [min(count, of_one) for of_one in most]
+                tokens += sum(offer.gains[count - 1] for offer in offers if len(offer.gains) >= count)
                 if len(offers) + sum(counts) > self._max_rows:
                     break
             found.append(Allocation(counts, tokens, self._seconds(offers, counts)))
@@ -163,10 +176,10 @@ class AdaptiveDrafts:
         if len(offers) == 1:
             return []
         return [
-            DraftPlan(one.sequence_id, drafter, len(offer.chances), 0)
+            DraftPlan(one.sequence_id, drafter, len(offer.gains), 0)
             for drafter, of_drafter in offers.items()
             for one, offer in zip(candidates, of_drafter, strict=True)
-            if offer.chances and self._sequences[one.sequence_id][drafter].num_rounds < NUM_TRIALS
+            if offer.gains and self._sequences[one.sequence_id][drafter].num_rounds < NUM_TRIALS
         ]
 
     def _probe(
@@ -185,7 +198,7 @@ class AdaptiveDrafts:
             place, number = divmod(self._single_probes.peek(len(drafters) * num_sequences), num_sequences)
             probed, counts = list(chosen), list(best.num_drafts)
             probed[number] = offers[drafters[place]][number]
-            counts[number] = len(probed[number].chances)
+            counts[number] = len(probed[number].gains)
             if _is_same(probed, counts, chosen, best):
                 self._single_probes.skip()  # it happens anyway
             else:
@@ -193,11 +206,15 @@ class AdaptiveDrafts:
                 found = Allocation(counts, tokens, self._seconds(probed, counts))
                 if self._single_probes.take(lost_seconds(best, found)):
                     return probed, counts
-        # 2) All of them, with another number of drafts: what such a round takes now.
+        # 2) All of them, with a number of drafts that so many sequences hardly ever had.
+        every = {(drafter, count): found for drafter, ones in equals.items() for count, found in enumerate(ones)}
+        first = self._firsts.take(num_sequences, every, best)
+        if first:
+            return offers[first[0]], every[first].num_drafts
+        # 3) All of them, with another number of drafts: what such a round takes now.
         others = {
             (drafter, count): found
-            for drafter, of_drafter in equals.items()
-            for count, found in enumerate(of_drafter)
+            for (drafter, count), found in every.items()
             if not _is_same(offers[drafter], found.num_drafts, chosen, best)
         }
         prices = {

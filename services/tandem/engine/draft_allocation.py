@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import mul
 
 
 @dataclass(frozen=True)
@@ -11,7 +9,7 @@ class Offer:
     """What a drafter could do for one sequence."""
 
     drafter: int
-    chances: Sequence[float]  # of each draft being right once all before it were; as many as may be asked for
+    gains: Sequence[float]  # tokens that each draft adds to a round, never rising; as many as may be asked for
 
 
 @dataclass(frozen=True)
@@ -36,20 +34,20 @@ def allocate(
 ) -> Allocation:
     """The drafts that make expected tokens over expected seconds largest.
 
-    A row more costs everybody the same, so rows are added in the order of their chance of giving a token, which for
-    one sequence falls from draft to draft; where to stop is where tokens over seconds was best. A drafter makes as many
+    A row more costs everybody the same, so rows are added in the order of the tokens they give, which for one sequence
+    fall from draft to draft; where to stop is where tokens over seconds was best. A drafter makes as many
     steps as the sequence with most drafts needs, so the same is tried with fewer steps for as long as that helps.
     """
     rows = sorted(
         (
-            (chance, number, position)
+            (gain, number, position)
             for number, offer in enumerate(offers)
-            for position, chance in enumerate(accumulate(offer.chances, mul), start=1)
+            for position, gain in enumerate(offer.gains, start=1)
         ),
         key=lambda row: -row[0],
     )
     best = none = Allocation([0] * len(offers), float(len(offers)), step_seconds(len(offers)))
-    limit = max((len(offer.chances) for offer in offers), default=0)
+    limit = max((len(offer.gains) for offer in offers), default=0)
     while limit > 0:
         found = _add_rows(offers, rows, limit, max_rows, none.seconds, step_seconds, draft_seconds)
         if found.tokens_per_second <= best.tokens_per_second:
@@ -60,7 +58,7 @@ def allocate(
 
 def _add_rows(
     offers: Sequence[Offer],
-    rows: Sequence[tuple[float, int, int]],  # chance, offer, draft counted from 1; best first
+    rows: Sequence[tuple[float, int, int]],  # gain, offer, draft counted from 1; best first
     limit: int,
     max_rows: int,
     seconds: float,
@@ -75,12 +73,12 @@ def _add_rows(
     total_drafting = 0.0
     taken: list[int] = []
     best_tokens, best_seconds, num_taken = tokens, seconds, 0
-    for chance, number, position in rows:
+    for gain, number, position in rows:
         if position > limit:
             continue
         if num_rows == max_rows:
             break
-        tokens += chance
+        tokens += gain
         num_rows += 1
         taken.append(number)
         drafter = offers[number].drafter

@@ -37,8 +37,15 @@ class Judged:
 
     sequence_id: int
     drafter: int
+    start: int  # tokens of the sequence before those
+    num_drafts: int  # wanted; those that did not come were wrong
     num_right: int  # from the first on
-    has_failed: bool  # the next one wanted was wrong or missing; False: it is not known
+    num_written: int  # tokens, by the target: all that is known
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the draft after the right ones is known to be wrong."""
+        return self.num_right < min(self.num_drafts, self.num_written)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ small share of the time goes into it, so what is believed to cost much is tried 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
-from operator import mul
 
 from tandem.engine.draft_allocation import Allocation, Offer
 
-SHARE = 0.005  # of the time, for each of the two kinds of probes
+SHARE = 0.002  # of the time, for each of the two kinds of probes that go on for ever
+NUM_FIRSTS = 3  # rounds of each number of drafts
+PROMISING = 0.8  # of what is best
 LEAST_PRICE = 0.03  # of a round's time: what is believed to cost nothing is not tried all the time
 
 
@@ -55,8 +55,34 @@ class Turns:
 
 
 @dataclass
+class Firsts:
+    """Rounds of a batch size that is new: each promising number of drafts a few times in a row, which costs little.
+
+    Where all of them have been measured, none is given up, or kept, for what was only a guess.
+    """
+
+    _counts: dict[tuple[int, int, int], int] = field(default_factory=dict)  # by batch size, drafter, drafts
+
+    def take(
+        self, num_sequences: int, choices: Mapping[tuple[int, int], Allocation], best: Allocation
+    ) -> tuple[int, int] | None:
+        """The most promising of `choices`, by drafter and number of drafts, that was not tried enough."""
+        size, least = (num_sequences - 1).bit_length(), PROMISING * best.tokens_per_second
+        left = {
+            choice: found.tokens_per_second
+            for choice, found in choices.items()
+            if found.tokens_per_second > least and self._counts.get((size, *choice), 0) < NUM_FIRSTS
+        }
+        if not left:
+            return None
+        drafter, count = max(left, key=lambda choice: left[choice])
+        self._counts[size, drafter, count] = self._counts.get((size, drafter, count), 0) + 1
+        return drafter, count
+
+
+@dataclass
 class Purses:
-    """The other kind: every choice saves for itself, so that a dear one holds up no cheap one.
+    """The last kind: every choice saves for itself, so that a dear one holds up no cheap one.
 
     What is believed to be nearly as good as the best is tried most, where it costs least and knowing matters most.
     """
@@ -89,5 +115,5 @@ def lost_seconds(best: Allocation, other: Allocation) -> float:
 
 
 def expected_tokens(offer: Offer, num_drafts: int) -> float:
-    """Drafts that will be right, of the first so many."""
-    return float(sum(accumulate(offer.chances[:num_drafts], mul)))
+    """What the first so many drafts give."""
+    return float(sum(offer.gains[:num_drafts]))

@@ -153,7 +153,7 @@ class RunAhead:
             if sequence.finish_reason is None:
                 accepted = row[-1]
                 settled.append(Settled(sequence, Chosen(row[: accepted + 1], accepted, []), most))
-                judged.append(Judged(sequence.sequence_id, 0, accepted, accepted < most))
+                judged.append(Judged(sequence.sequence_id, 0, len(sequence.committed), most, accepted, accepted + 1))
         drafting, stepping = launched.seconds()
         count = len(settled_round.sequences)
         self._policy.learn(

@@ -34,6 +34,7 @@ class _Offered:
     """Drafts that came; none where nothing usable did."""
 
     plan: DraftPlan
+    start: int  # committed tokens of the sequence when asked
     token_ids: Tokens[int]
 
     def compare(self, written: Tokens[int]) -> Judged:
@@ -43,8 +44,10 @@ class _Offered:
             if drafted != token_id:
                 break
             num_right += 1
-        has_failed = num_right < min(self.plan.num_drafts, len(written))
-        return Judged(self.plan.sequence_id, self.plan.drafter, min(num_right, self.plan.num_drafts), has_failed)
+        plan = self.plan
+        return Judged(
+            plan.sequence_id, plan.drafter, self.start, plan.num_drafts, min(num_right, plan.num_drafts), len(written)
+        )
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,8 @@ class Speculation:
                 self._drafting.append(
                     Drafting(one.drafter, len(one.plans), one.num_drafts, seconds, drafts.fallback is None)
                 )
-            for plan, token_ids in zip(one.plans, self._check(one, drafts), strict=True):
-                self._offered.append(_Offered(plan, token_ids))
+            for plan, start, token_ids in zip(one.plans, one.lengths, self._check(one, drafts), strict=True):
+                self._offered.append(_Offered(plan, start, token_ids))
                 if plan.num_verified and token_ids:
                     found[plan.sequence_id] = token_ids[: plan.num_verified]
         return found

@@ -9,8 +9,8 @@ def run(policy, asked, num_rounds=1, num_right=0):
     for _ in range(num_rounds):
         plans = policy.plan([Candidate(asked, asked)], [ADAPTIVE])
         count = plans[0].num_verified if plans else 0
-        judged = [Judged(asked, 0, min(num_right, count), num_right < count)] if plans else []
-        drafting = [Drafting(0, 1, count, 0.001 * count, True)] if plans else []
+        judged = [Judged(asked, 0, 1, count, min(num_right, count), min(num_right, count) + 1)] if plans else []
+        drafting = [Drafting(0, 1, count, 0.002 * count, True)] if plans else []
         policy.learn(RoundReport(judged, drafting, StepTaken(1, 1 + count, 0.01)))
     return plans
 
@@ -45,7 +45,7 @@ def test_adaptive_k_learns_from_its_own_rounds_alone():
 def test_the_last_round_of_a_text_is_reported_to_who_planned_it():
     """The engine plans for nobody first, and then tells what came of the round."""
     policy = AnyK(1, 512)
-    report = RoundReport([Judged(ADAPTIVE, 0, 0, True)], [Drafting(0, 1, 6, 0.1, True)], StepTaken(1, 7, 0.01))
+    report = RoundReport([Judged(ADAPTIVE, 0, 1, 6, 0, 1)], [Drafting(0, 1, 6, 0.1, True)], StepTaken(1, 7, 0.01))
     for _ in range(40):
         policy.plan([Candidate(ADAPTIVE, ADAPTIVE)], [ADAPTIVE])
         policy.plan([], [ADAPTIVE])

@@ -12,23 +12,20 @@ def best_of_all(offers, step, drafting):
     def rate(counts):
         tokens = len(offers)
         for offer, count in zip(offers, counts, strict=True):
-            chance = 1.0
-            for one in offer.chances[:count]:
-                chance *= one
-                tokens += chance
+            tokens += sum(offer.gains[:count])
         seconds = step(len(offers) + sum(counts))
         for drafter in {offer.drafter for offer in offers}:
             asked = [n for offer, n in zip(offers, counts, strict=True) if n and offer.drafter == drafter]
             seconds += drafting(drafter, len(asked), max(asked)) if asked else 0.0
         return tokens / seconds
 
-    return max(map(rate, itertools.product(*(range(len(offer.chances) + 1) for offer in offers))))
+    return max(map(rate, itertools.product(*(range(len(offer.gains) + 1) for offer in offers))))
 
 
 @pytest.mark.parametrize("seed", range(30))
 def test_it_is_close_to_the_best_of_all_combinations(seed):
     rng = random.Random(seed)
-    offers = [Offer(rng.randrange(2), [rng.random() for _ in range(4)]) for _ in range(3)]
+    offers = [Offer(rng.randrange(2), sorted((rng.random() for _ in range(4)), reverse=True)) for _ in range(3)]
     fixed, row, draft = rng.uniform(1, 10), rng.uniform(0, 2), rng.uniform(0, 1)
 
     def step(rows):
@@ -43,7 +40,9 @@ def test_it_is_close_to_the_best_of_all_combinations(seed):
 
 
 def test_a_step_that_costs_in_jumps_is_filled_up_to_the_next_one():
-    found = allocate([Offer(0, [0.5] * 8)], 100, lambda rows: 10.0 if rows <= 4 else 20.0, lambda *_: 0.0)
+    found = allocate(
+        [Offer(0, [0.5**j for j in range(1, 9)])], 100, lambda rows: 10.0 if rows <= 4 else 20.0, lambda *_: 0.0
+    )
     assert found.num_drafts == [3]
 
 

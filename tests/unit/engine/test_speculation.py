@@ -148,7 +148,9 @@ def test_drafts_that_are_not_verified_are_judged_by_the_text(target, plain):
     judged = [judged for report in policy.reports for judged in report.judged]
     assert len(judged) > 20
     # The target wrote one token a round: the first draft was right, nothing is known of the others.
-    assert {(one.num_right, one.has_failed) for one in judged} == {(1, False)}
+    assert {(one.num_right, one.num_written, one.has_failed) for one in judged} == {(1, 1, False)}
+    starts = [one.start for one in judged]
+    assert starts == list(range(starts[0], starts[0] + len(starts)))
 
 
 class Recorded(StrictDrafter):

@@ -42,6 +42,7 @@ class World:
 
     def __post_init__(self):
         self.rng = random.Random(self.seed)
+        self.lengths = dict.fromkeys(range(self.num_sequences), 1)  # tokens by sequence
 
     def run(self, policy, num_rounds):
         outcome = Outcome(verified_by={}, asked_of={})
@@ -70,9 +71,12 @@ class World:
         judged = []
         for plan in plans:
             key, known = (plan.sequence_id, plan.drafter), written[plan.sequence_id]
-            judged.append(Judged(*key, min(right[key], known), right[key] < min(plan.num_drafts, known)))
+            start = self.lengths[plan.sequence_id]
+            judged.append(Judged(*key, start, plan.num_drafts, min(right[key], known), known))
             outcome.asked_of[key] = outcome.asked_of.get(key, 0) + 1
             outcome.verified_by[key] = outcome.verified_by.get(key, 0) + (plan.num_verified > 0)
+        for sequence_id, count in written.items():
+            self.lengths[sequence_id] += count
         policy.learn(RoundReport(judged, drafting[:1], step))
         outcome.tokens += sum(written.values())
         outcome.seconds += step.seconds + sum(one.seconds for one in drafting)
