@@ -1,7 +1,7 @@
 """As many drafts as pay, from whichever drafter drafts better.
 
-Acceptance is learnt by sequence, drafter and run of right drafts, the time of a round by its sizes; both fade, so that the policy
-follows a text that becomes harder, a machine that becomes busy and a drafter that recovers.
+Acceptance is learnt by sequence, drafter and run of right drafts, the time of a round by its sizes; both fade, so that
+the policy follows a text that becomes harder, a machine that becomes busy and a drafter that recovers.
 """
 
 from collections.abc import Sequence
