@@ -105,8 +105,8 @@ class AdaptiveDrafts:
             else:
                 self._single_probes.charge(drafting.seconds)
                 self._common_probes.charge(drafting.seconds)
-        if report.step:
-            self._steps.record(report.step.num_sequences, report.step.num_rows, report.step.seconds)
+        if step := report.step:
+            self._steps.record(step.num_sequences, step.num_rows, step.seconds, is_guess=step.is_rehearsal)
 
     def _offers(self, candidates: Sequence[Candidate], drafter: int, most: int) -> list[Offer]:
         known = self._drafters[drafter]

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tandem.core.sampling_params import SamplingParams, StoppingParams
 from tandem.core.sequence import FinishReason
@@ -51,8 +52,8 @@ class _Turns:
         return [DraftPlan(one.sequence_id, 0, count, count) for one in candidates if count]
 
     def learn(self, report: RoundReport) -> None:
-        if self.is_counting:
-            self._told.learn(RoundReport(step=report.step))
+        if self.is_counting and report.step:
+            self._told.learn(RoundReport(step=replace(report.step, is_rehearsal=True)))
 
 
 def calibrate(rounds: RoundLoop) -> None:

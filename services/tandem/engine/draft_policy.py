@@ -66,6 +66,7 @@ class StepTaken:
     num_sequences: int
     num_rows: int
     seconds: float
+    is_rehearsal: bool = False  # of a calibration: short texts, and no drafter beside it
 
 
 @dataclass(frozen=True)

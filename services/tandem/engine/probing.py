@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tandem.engine.draft_allocation import Allocation, Offer
+from tandem.engine.round_cost import size_class
 
 SHARE = 0.002  # of the time, for each of the two kinds of probes that go on for ever
 NUM_FIRSTS = 3  # rounds of each number of drafts
@@ -67,7 +68,7 @@ class Firsts:
         self, num_sequences: int, choices: Mapping[tuple[int, int], Allocation], best: Allocation
     ) -> tuple[int, int] | None:
         """The most promising of `choices`, by drafter and number of drafts, that was not tried enough."""
-        size, least = (num_sequences - 1).bit_length(), PROMISING * best.tokens_per_second
+        size, least = size_class(num_sequences), PROMISING * best.tokens_per_second
         left = {
             choice: found.tokens_per_second
             for choice, found in choices.items()

@@ -30,10 +30,15 @@ class _Size:
     x: float
     y: float
     seconds: float
-    count: int = 1
+    count: int  # 0: only guessed
+
+    @property
+    def weight(self) -> int:
+        return max(1, self.count)
 
     def add(self, x: int, y: int, seconds: float) -> None:
-        seconds = min(seconds, OUTLIER * self.seconds)
+        if self.count:
+            seconds = min(seconds, OUTLIER * self.seconds)
         self.count += 1
         rate = 1 / min(self.count, MEMORY)
         self.x += rate * (x - self.x)
@@ -57,15 +62,24 @@ class Durations:
         self._corrections: dict[int, tuple[list[float], list[float]]] = {}  # by bucket of x: y, and the factor there
         self._known: dict[tuple[int, int], float] = {}  # without the pace
 
-    def record(self, x: int, y: int, seconds: float) -> None:
-        """Takes in a measurement; sizes are at least 1."""
+    def record(self, x: int, y: int, seconds: float, is_guess: bool = False) -> None:
+        """Takes in a measurement.
+
+        Args:
+            x: at least 1.
+            y: at least 1.
+            seconds: that it took.
+            is_guess: measured under other circumstances: the first measurement of such a size takes its place.
+        """
         seconds = max(seconds, SHORTEST)
-        sizes = self._sizes.setdefault(_bucket(x, 2), {})
+        sizes = self._sizes.setdefault(size_class(x), {})
         size = sizes.get(_bucket(y, 4))
         if size is None:
             if self._count >= YOUNG:
                 seconds = min(seconds, OUTLIER * self.seconds(x, y))
-            sizes[_bucket(y, 4)] = _Size(x, y, seconds / self._pace)
+            sizes[_bucket(y, 4)] = _Size(x, y, seconds / self._pace, 0 if is_guess else 1)
+        elif is_guess:
+            size.seconds = size.seconds if size.count else (size.seconds + seconds / self._pace) / 2
         else:
             if size.count >= YOUNG:
                 ratio = seconds / size.seconds
@@ -77,7 +91,7 @@ class Durations:
             for bucket in self._sizes:
                 self._correct(bucket)
         elif self._count % CORRECTS_EVERY == 0:
-            self._correct(_bucket(x, 2))
+            self._correct(size_class(x))
 
     def seconds(self, x: int, y: int) -> float:
         """What so much work takes."""
@@ -91,7 +105,7 @@ class Durations:
         return found
 
     def _correction(self, x: int, y: int) -> float:
-        ys, factors = self._corrections.get(_bucket(x, 2), ((), ()))
+        ys, factors = self._corrections.get(size_class(x), ((), ()))
         if not ys:
             return 1.0
         place = bisect_left(ys, y)
@@ -107,7 +121,7 @@ class Durations:
         self._corrections[bucket] = (
             [size.y for size in ordered],
             [
-                1 + (seconds / (a + b * size.x + c * size.y) - 1) * size.count / (size.count + 1)
+                1 + (seconds / (a + b * size.x + c * size.y) - 1) * size.weight / (size.weight + 1)
                 for seconds, size in zip(_rising(ordered), ordered, strict=True)
             ],
         )
@@ -121,13 +135,18 @@ def _rising(sizes: list[_Size]) -> list[float]:
     """
     pools: list[tuple[float, int, int]] = []  # seconds, measurements, sizes
     for size in sizes:
-        seconds, weight, number = size.seconds, min(size.count, MEMORY), 1
+        seconds, weight, number = size.seconds, min(size.weight, MEMORY), 1
         while pools and pools[-1][0] > seconds:
             before, weight_before, number_before = pools.pop()
             seconds = (weight_before * before + weight * seconds) / (weight_before + weight)
             weight, number = weight_before + weight, number_before + number
         pools.append((seconds, weight, number))
     return [seconds for seconds, _, number in pools for _ in range(number)]
+
+
+def size_class(num_sequences: int) -> int:
+    """Numbers of sequences that are close share one."""
+    return _bucket(num_sequences, 2)
 
 
 def _bucket(size: int, per_doubling: int) -> int:
@@ -141,7 +160,7 @@ def _fit_line(sizes: list[_Size], line: tuple[float, float, float]) -> tuple[flo
     normal = [[0.0] * 3 for _ in range(3)]
     right = [0.0] * 3
     for size in sizes:
-        weight = min(size.count, YOUNG)
+        weight = min(size.weight, YOUNG)
         features = (1 / size.seconds, size.x / size.seconds, size.y / size.seconds)
         for i in range(3):
             right[i] += weight * features[i]

@@ -28,7 +28,7 @@ def calibrated(step, num_drafters=1, k=4):
     for batch in (1, 4, 16):
         for count in (0, 1, k):
             rows = batch * (1 + count)
-            policy.learn(RoundReport(step=StepTaken(batch, rows, step(batch, rows) / 1000)))
+            policy.learn(RoundReport(step=StepTaken(batch, rows, step(batch, rows) / 1000, is_rehearsal=True)))
     return policy
 
 

@@ -52,7 +52,7 @@ def calibrated(error, seed):
         for count in (0, 1, 3, 6):
             seconds = steps[count] / 1000 * (1 + rng.uniform(-error, error))
             for _ in range(3):
-                policy.learn(RoundReport(step=StepTaken(batch, batch * (1 + count), seconds)))
+                policy.learn(RoundReport(step=StepTaken(batch, batch * (1 + count), seconds, is_rehearsal=True)))
     return policy
 
 
