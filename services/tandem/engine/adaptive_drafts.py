@@ -21,6 +21,7 @@ FIRST_STEP = (10e-3, 0.0, 0.0)  # seconds, of any step: rows cost nothing until 
 FIRST_DRAFTING = (0.0, 1e-3, 0.0)  # seconds, of each draft
 EQUAL_GAIN = 1.01  # times the tokens a second, from which on the number of drafts is changed: a change costs something
 UNLIKE_GAIN = 1.05  # times the tokens a second, from which on sequences are given unlike numbers of drafts
+LOOKS_EVERY = 8  # rounds, at whether they should be
 NUM_TRIALS = 2  # rounds in which every drafter drafts for a new sequence, whoever is believed to be better
 
 
@@ -61,6 +62,7 @@ class AdaptiveDrafts:
         self._steps = Durations(FIRST_STEP)  # by sequences and rows
         self._sequences: dict[int, list[_History]] = {}  # by sequence id; by drafter
         self._round = 0
+        self._are_unlike = False  # numbers of drafts, as of late
         self._single_probes, self._common_probes, self._firsts = Turns(), Purses(), Firsts()
 
     def plan(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
@@ -148,15 +150,19 @@ class AdaptiveDrafts:
     def _allocate(self, offers: list[Offer], equal: Allocation) -> Allocation:
         """As many drafts for each sequence, unless unlike numbers promise clearly more.
 
-        Attention may pad sequences with unlike numbers of rows to the longest, which their sum does not tell.
+        Attention may pad sequences with unlike numbers of rows to the longest, which their sum does not tell. Texts become
+        unlike slowly, and to look at them takes as long as all else here: it is done in some rounds only.
         """
+        if len(offers) == 1 or not (self._are_unlike or self._round % LOOKS_EVERY == 0):
+            return equal
         unlike = allocate(
             offers,
             self._max_rows,
             lambda num_rows: self._steps.seconds(len(offers), num_rows),
             lambda drafter, count, num_drafts: self._drafters[drafter].seconds(count, num_drafts),
         )
-        return unlike if unlike.tokens_per_second > UNLIKE_GAIN * equal.tokens_per_second else equal
+        self._are_unlike = unlike.tokens_per_second > UNLIKE_GAIN * equal.tokens_per_second
+        return unlike if self._are_unlike else equal
 
     def _equals(self, offers: Sequence[Offer]) -> list[Allocation]:
         """As many drafts for each sequence as it has a use for, up to 0, 1, 2 ... while the step has rows."""
