@@ -11,7 +11,7 @@ from tandem.engine.draft_allocation import Allocation, Offer
 from tandem.engine.round_cost import size_class
 
 SHARE = 0.002  # of the time, for each of the two kinds of probes that go on for ever
-NUM_FIRSTS = 3  # rounds of each number of drafts
+NUM_FIRSTS = 1  # turn of each number of drafts
 PROMISING = 0.8  # of what is best
 LEAST_PRICE = 0.03  # of a round's time: what is believed to cost nothing is not tried all the time
 

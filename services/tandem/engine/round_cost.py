@@ -59,6 +59,7 @@ class Durations:
         self._sizes: dict[int, dict[int, _Size]] = {}
         self._count = 0
         self._pace = 1.0
+        self._last = (0, 0)  # size
         self._corrections: dict[int, tuple[list[float], list[float]]] = {}  # by bucket of x: y, and the factor there
         self._known: dict[tuple[int, int], float] = {}  # without the pace
 
@@ -74,6 +75,9 @@ class Durations:
         seconds = max(seconds, SHORTEST)
         sizes = self._sizes.setdefault(size_class(x), {})
         size = sizes.get(_bucket(y, 4))
+        before, self._last = self._last, (size_class(x), _bucket(y, 4))
+        if size and size.count and self._last != before:
+            return  # work of another size than before takes longer than more of the same
         if size is None:
             if self._count >= YOUNG:
                 seconds = min(seconds, OUTLIER * self.seconds(x, y))

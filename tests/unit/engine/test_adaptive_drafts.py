@@ -78,8 +78,8 @@ def test_it_is_about_as_fast_as_the_best_fixed_number(step, num_sequences, chanc
         def world(seed=seed):
             return World(step, mtp, lambda *_: chance, num_sequences, seed=seed)
 
-        best = max(world().run(Always(k), 250).rate for k in range(5))
-        ratios.append(world().run(calibrated(step), 250).rate / best)
+        best = max(world().run(Always(k), 400).rate for k in range(5))
+        ratios.append(world().run(calibrated(step), 400).rate / best)
     assert sum(ratios) / len(ratios) > 0.95
 
 

@@ -10,6 +10,7 @@ def measured(seconds, sizes, turns=5):
     for _ in range(turns):
         for x, y in sizes:
             durations.record(x, y, seconds(x, y))
+            durations.record(x, y, seconds(x, y))  # the first one after a change does not count
     return durations
 
 
@@ -48,6 +49,7 @@ def test_one_pause_changes_little():
     durations = measured(lambda x, y: 10.0 + y, [(1, y) for y in range(1, 6)], turns=20)
     before = durations.seconds(1, 5)
     durations.record(1, 5, 1000.0)
+    assert durations.seconds(1, 5) > before
     durations.record(1, 7, 1000.0)
     assert durations.seconds(1, 5) < 1.2 * before
     assert durations.seconds(1, 7) < 2 * before
@@ -66,3 +68,30 @@ def test_one_size_that_looks_dear_does_not_make_all_larger_ones_dear():
     durations = measured(lambda x, y: 10.0, [(1, y) for y in range(2, 8)], turns=20)
     durations.record(1, 1, 14.0)
     assert durations.seconds(1, 7) < 10.5
+
+
+def test_the_first_work_of_another_size_tells_nothing_of_what_is_known():
+    durations = measured(lambda x, y: 10.0, [(1, 2), (1, 6)], turns=20)
+    for _ in range(20):
+        durations.record(1, 2, 14.0)
+        durations.record(1, 6, 14.0)
+    assert durations.seconds(1, 2) == pytest.approx(10.0, rel=0.01)
+    for _ in range(20):
+        durations.record(1, 6, 14.0)
+    assert durations.seconds(1, 6) == pytest.approx(14.0, rel=0.05)
+
+
+def test_the_first_measurement_takes_the_place_of_a_guess():
+    durations = Durations((1.0, 0.0, 0.0))
+    for _ in range(3):
+        for y in (1, 2, 4, 8):
+            durations.record(1, y, 10.0 + y, is_guess=True)
+    assert durations.seconds(1, 4) == pytest.approx(14.0, rel=0.1)
+    guessed = durations.seconds(1, 4)
+    durations.record(1, 4, 20.0)
+    assert durations.seconds(1, 4) > (guessed + 20.0) / 2 - 0.1
+    durations.record(1, 4, 14.0, is_guess=True)
+    for _ in range(40):
+        durations.record(1, 4, 20.0)
+    assert durations.seconds(1, 4) == pytest.approx(20.0, rel=0.02)
+    assert durations.seconds(1, 1) < 1.5 * 11.0, "that guesses were low says nothing of the machine's pace"
