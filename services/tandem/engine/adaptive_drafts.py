@@ -231,14 +231,14 @@ class AdaptiveDrafts:
         drafters, num_sequences = list(offers), len(chosen)
         self._single_probes.save(best.seconds)
         self._common_probes.save(best.seconds)
-        # 1) One sequence, by each drafter: what its drafts are worth now.
+        # 1) One sequence, by each drafter that does not draft for it: what its drafts are worth now.
         if num_sequences > 1 and self._single_probes.is_due:
             place, number = divmod(self._single_probes.peek(len(drafters) * num_sequences), num_sequences)
             probed, counts = list(chosen), list(best.num_drafts)
             probed[number] = offers[drafters[place]][number]
             counts[number] = len(probed[number].gains)
-            if _is_same(probed, counts, chosen, best):
-                self._single_probes.skip()  # it happens anyway
+            if best.num_drafts[number] and chosen[number].drafter == drafters[place]:
+                self._single_probes.skip()  # any number of drafts tells it
             else:
                 tokens = len(probed) + sum(map(expected_tokens, probed, counts))
                 found = Allocation(counts, tokens, self._seconds(probed, counts))

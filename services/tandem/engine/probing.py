@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from tandem.engine.draft_allocation import Allocation, Offer
 from tandem.engine.round_cost import size_class
 
-SHARE = 0.002  # of the time, for each of the two kinds of probes that go on for ever
+SHARE = 0.003  # of the time, for each of the two kinds of probes that go on for ever
 NUM_FIRSTS = 1  # turn of each number of drafts
 PROMISING = 0.8  # of what is best
-LEAST_PRICE = 0.03  # of a round's time: what is believed to cost nothing is not tried all the time
+LEAST_PRICE = 0.02  # of a round's time: what is believed to cost nothing is not tried all the time
 
 
 @dataclass
@@ -85,26 +85,32 @@ class Firsts:
 class Purses:
     """The last kind: every choice saves for itself, so that a dear one holds up no cheap one.
 
-    What is believed to be nearly as good as the best is tried most, where it costs least and knowing matters most.
+    Half of the time is for all of them alike. The other half is the more a choice's the less it costs: what is believed
+    to be nearly as good as the best is tried most, since knowing matters most there.
     """
 
     _saved: dict[tuple[int, int], float] = field(default_factory=dict)  # seconds, by drafter and number of drafts
+    _to_share: float = 0.0  # seconds, that no choice has yet
 
     def save(self, round_seconds: float) -> None:
         """A round has passed."""
-        for choice in self._saved:
-            self._saved[choice] += SHARE * round_seconds / len(self._saved)
+        self._to_share += SHARE * round_seconds
 
     def charge(self, seconds: float) -> None:
         """Time was lost that nobody had expected."""
-        self.save(-seconds / SHARE)
+        self._to_share -= seconds
 
     def take(self, prices: Mapping[tuple[int, int], float]) -> tuple[int, int] | None:
         """The choice that could pay its price, in seconds, most times over, if any can; it begins to save anew."""
-        for choice in prices:
-            self._saved.setdefault(choice, 0.0)
-        found = max(prices, key=lambda choice: self._saved[choice] / prices[choice], default=None)
-        if found is None or self._saved[found] < prices[found]:
+        if not prices:
+            return None
+        inverses = sum(1 / price for price in prices.values())
+        for choice, price in prices.items():
+            share = (1 / len(prices) + 1 / price / inverses) / 2
+            self._saved[choice] = self._saved.get(choice, 0.0) + share * self._to_share
+        self._to_share = 0.0
+        found = max(prices, key=lambda choice: self._saved[choice] / prices[choice])
+        if self._saved[found] < prices[found]:
             return None
         self._saved[found] = 0.0
         return found

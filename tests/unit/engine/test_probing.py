@@ -20,8 +20,9 @@ def probes(num_rounds, prices, purses=None):
 
 
 def test_a_dear_choice_holds_up_no_cheap_one():
-    taken = probes(5000, {CHEAP: 0.0005, DEAR: 0.04})
-    assert taken[CHEAP] == pytest.approx(5000 * SHARE / 2 * 0.01 / 0.0005, rel=0.1)
+    taken = probes(6000, {CHEAP: 0.0005, DEAR: 0.04})
+    of_cheap = (1 / 2 + 1 / (1 + 0.0005 / 0.04)) / 2
+    assert taken[CHEAP] == pytest.approx(6000 * SHARE * of_cheap * 0.01 / 0.0005, rel=0.1)
     assert taken[DEAR] == 1
 
 
