@@ -12,6 +12,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from math import log2
 
+TRUST = 5.0  # measurements of a size that weigh as much as the line: a few may all be of a bad moment
 YOUNG = 8  # measurements of a size after which it tells of the machine's pace
 MEMORY = 20  # measurements
 PACE_RATE = 0.1
@@ -125,7 +126,7 @@ class Durations:
         self._corrections[bucket] = (
             [size.y for size in ordered],
             [
-                1 + (seconds / (a + b * size.x + c * size.y) - 1) * size.weight / (size.weight + 1)
+                1 + (seconds / (a + b * size.x + c * size.y) - 1) * size.weight / (size.weight + TRUST)
                 for seconds, size in zip(_rising(ordered), ordered, strict=True)
             ],
         )

@@ -108,10 +108,10 @@ def test_steps_that_become_dear_end_drafting_and_cheap_ones_bring_it_back():
     policy = calibrated(dense)
     assert world.run(policy, 50).mean_drafts > 2
     dear = True
-    world.run(policy, 1000)
+    world.run(policy, 1500)
     assert world.run(policy, 100).mean_drafts < 1.5
     dear = False
-    world.run(policy, 1000)
+    world.run(policy, 1500)
     assert world.run(policy, 100).mean_drafts > 2
 
 
