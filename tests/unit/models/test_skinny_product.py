@@ -39,8 +39,16 @@ def test_what_plain_torch_gives(in_features: int, out_features: int, num_rows: i
 
 @pytest.mark.parametrize(("in_features", "out_features"), [*SHAPES_OF_31B, (8, 8), (24, 200), (2816, 128)])
 def test_every_part_has_work(in_features: int, out_features: int) -> None:
-    tiling = tiling_of(out_features, in_features)
-    assert 1 <= tiling.num_splits <= -(-in_features // tiling.block_in)
+    tilings = [tiling_of(out_features, in_features, block_rows) for block_rows in (16, 32, 64, 128)]
+    assert all(1 <= tiling.num_splits <= -(-in_features // tiling.block_in) for tiling in tilings)
+
+
+@pytest.mark.parametrize(("in_features", "out_features"), SHAPES_OF_31B)
+def test_the_number_of_rows_changes_no_split(in_features: int, out_features: int) -> None:
+    tilings = [tiling_of(out_features, in_features, block_rows) for block_rows in (16, 32, 64, 128)]
+    assert len({tiling.num_splits for tiling in tilings}) == 1
+    if tilings[0].num_splits > 1:
+        assert len({tiling.block_in for tiling in tilings}) == 1, "parts begin at multiples of a block"
 
 
 def test_a_cpu_has_no_such_product() -> None:

@@ -6,7 +6,8 @@ Where the tiles are too few to keep the memory busy, each is split along the inn
 in float32, and whichever ends last adds them up, in the order of the dimension. Kernels overlap (programmatic dependent
 launch): the first weights do not wait for the rows.
 
-How the inner dimension is cut depends on the matrix alone: a row rounds the same however many rows there are.
+How the inner dimension is split depends on the matrix alone, and blocks, which the number of rows decides about, follow
+one another in its order: a row rounds the same however many rows there are.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _MAX_SPLITS = 8
 _LINE = 64  # weights of 16 bits in a line of the cache
 _NUM_EARLY_LINES = 8
 _NUM_LAST_BLOCKS = 4
+_MANY_TILES = 128  # of 64 outputs
+_FEW_BLOCKS = 8  # of 128 inputs: a program has begun to read them all when it could begin to multiply
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -87,25 +90,30 @@ def _product(
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a product is cut, whatever the number of its rows."""
+    """How a product is cut. A row rounds the same whatever the blocks are, but not whatever the splits are."""
 
     block_out: int  # outputs of a program
     block_in: int  # of the inner dimension, in one step of a program
     num_stages: int  # blocks of weights that are on their way to a program
-    num_splits: int  # programs that share a tile of outputs
+    num_splits: int = 1  # programs that share a tile of outputs; of a matrix, whatever the number of rows
 
 
-def tiling_of(out_features: int, in_features: int) -> Tiling:
-    """Chosen by measurements with the shapes of Gemma 4 31B and its drafter.
+def tiling_of(out_features: int, in_features: int, block_rows: int) -> Tiling:
+    """Chosen by measurements with the shapes of Gemma 4 31B and its drafter on an H100.
 
-    Many outputs: wide tiles of short blocks, of which a multiprocessor holds two. Fewer: narrow tiles, so that most
-    multiprocessors have one. Splits pay only where half of the multiprocessors would have none.
+    Few outputs: narrow tiles, so that most multiprocessors have one. Splits pay only where half of the multiprocessors
+    would have none. Many outputs: as much as fits is on its way, in blocks that are the longer the fewer rows share the
+    memory of a multiprocessor with them.
     """
     num_tiles, num_blocks = triton.cdiv(out_features, 64), triton.cdiv(in_features, 128)
-    if num_tiles > _NUM_MULTIPROCESSORS:
-        return Tiling(block_out=128, block_in=64, num_stages=5, num_splits=1)
-    num_splits = min(triton.cdiv(_NUM_MULTIPROCESSORS // 2, num_tiles), triton.cdiv(num_blocks, 4), _MAX_SPLITS)
-    return Tiling(block_out=64, block_in=128, num_stages=5, num_splits=num_splits)
+    if num_tiles < _MANY_TILES:
+        num_splits = min(triton.cdiv(_NUM_MULTIPROCESSORS // 2, num_tiles), triton.cdiv(num_blocks, 4), _MAX_SPLITS)
+        return Tiling(block_out=64, block_in=128, num_stages=6, num_splits=num_splits)
+    if block_rows > 64:
+        return Tiling(block_out=128, block_in=64, num_stages=5)
+    if block_rows > 32 or num_blocks <= _FEW_BLOCKS:
+        return Tiling(block_out=128, block_in=128, num_stages=5)
+    return Tiling(block_out=64, block_in=256, num_stages=6)
 
 
 class SkinnyProduct:
@@ -114,13 +122,19 @@ class SkinnyProduct:
     max_rows = 128  # with more, arithmetic is the limit, and torch's products do it faster
 
     def __init__(self, weights: torch.Tensor, tiling: Tiling | None = None) -> None:  # [out_features, in_features]
-        """Keeps a view of the weights; takes the tiling of its shape unless one is given."""
+        """Keeps a view of the weights; takes the tilings of its shape unless one is given."""
         assert weights.is_contiguous()
+        out_features, in_features = weights.shape
         self._weights = weights
-        self._tiling = tiling or tiling_of(*weights.shape)
-        self._blocks = TensorDescriptor.from_tensor(weights, [self._tiling.block_out, self._tiling.block_in])
-        self._num_tiles = triton.cdiv(weights.shape[0], self._tiling.block_out)
-        self._arrivals = torch.zeros(self._num_tiles, dtype=torch.int32, device=weights.device)
+        self._tilings: dict[int, Tiling] = {}  # by rows of a block
+        self._blocks: dict[int, TensorDescriptor] = {}
+        block_rows = _MIN_BLOCK_ROWS
+        while block_rows <= self.max_rows:
+            cut = self._tilings[block_rows] = tiling or tiling_of(out_features, in_features, block_rows)
+            self._blocks[block_rows] = TensorDescriptor.from_tensor(weights, [cut.block_out, cut.block_in])
+            block_rows *= 2
+        least = min(cut.block_out for cut in self._tilings.values())
+        self._arrivals = torch.zeros(triton.cdiv(out_features, least), dtype=torch.int32, device=weights.device)
 
     @staticmethod
     def supports(weights: torch.Tensor) -> bool:  # [out_features, in_features]
@@ -135,16 +149,17 @@ class SkinnyProduct:
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:  # [T, in_features] -> [T, out_features]
         """rows W^T, for one row to `max_rows`."""
-        tiling, (out_features, in_features), num_rows = self._tiling, self._weights.shape, len(rows)
+        (out_features, in_features), num_rows = self._weights.shape, len(rows)
         assert 0 < num_rows <= self.max_rows
         block_rows = max(triton.next_power_of_2(num_rows), _MIN_BLOCK_ROWS)
+        tiling = self._tilings[block_rows]
         output = rows.new_empty(num_rows, out_features)
         num_partials = tiling.num_splits if tiling.num_splits > 1 else 0
         partials = rows.new_empty(num_partials, num_rows, out_features, dtype=torch.float32)
         stage_size = (tiling.block_out + block_rows) * tiling.block_in * rows.itemsize
         on_gpu = rows.device.type == "cuda"
-        _product[self._num_tiles, tiling.num_splits](
-            self._blocks,
+        _product[triton.cdiv(out_features, tiling.block_out), tiling.num_splits](
+            self._blocks[block_rows],
             self._weights,
             TensorDescriptor.from_tensor(rows.contiguous(), [block_rows, tiling.block_in]),
             output,
