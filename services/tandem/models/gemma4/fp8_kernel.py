@@ -24,7 +24,7 @@ _MAX_WIDE_ROWS = 16
 _MIN_BLOCK_ROWS = 16
 _BLOCK_OUT = 64  # outputs whose number decides about splits
 _LINE = 128  # weights of 8 bits in a line of the cache
-_NUM_EARLY_LINES = 8
+_NUM_EARLY_LINES = 4
 
 
 @triton.jit(do_not_specialize=["num_rows"])
