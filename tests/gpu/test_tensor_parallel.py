@@ -29,7 +29,10 @@ from tests.lossless.test_tensor_parallel import children, line_with, service
 from tests.unit.models.leader import Leader
 from tests.unit.models.paged import BLOCK_SIZE
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.timeout(300),  # kernels are compiled first
+]
 
 SIZE, K = 2, 4
 WIDER = {  # the kernels want heads of 16 or more

@@ -24,7 +24,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 # A service that ran this long has earned a short pause again.
 SETTLED_SECONDS = 60.0
 POLL_SECONDS = 0.1
-ATTACH_SECONDS = 20.0
+ATTACH_SECONDS = 75.0  # longer than a verifier waits for a drafter, which may have kernels to compile first
 
 
 class StartFailed(TandemError):

@@ -70,6 +70,8 @@ class Engine:
             self._is_stopping = True
             self._wake.notify()
         self._thread.join()
+        if self._rounds.ahead:
+            self._rounds.ahead.close()
 
     def submit(self, sequence: Sequence) -> None:
         """Takes a sequence in; its outputs will be published.

@@ -30,6 +30,12 @@ class Graphs:
             program()
         self._graphs[key] = graph
 
+    def clear(self) -> None:
+        """Forgets all. A captured program keeps what it uses: ranks cannot part while there is one."""
+        for graph in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
+
     def run(self, key: Hashable, program: Program) -> None:
         """Runs a program, as a graph if it was captured."""
         graph = self._graphs.get(key)

@@ -170,6 +170,10 @@ class RunAhead:
         while self._rounds:
             self._rounds.popleft().launched.wait()
 
+    def close(self) -> None:
+        """Drops what was captured. No round is under way."""
+        self._runner.close()
+
     def _num_drafts(self, sequences: Many[Sequence]) -> int:
         info = self._drafter.info if self._drafter else None
         if info is None:

@@ -73,6 +73,10 @@ class SteadyRunner:
         self._program.announce(shape, to_capture=True)
         self._graphs.capture(shape, self._bind(shape))
 
+    def close(self) -> None:
+        """Captured rounds are no longer needed; none is under way."""
+        self._graphs.clear()
+
     def launch(
         self, shape_of: Callable[[int], RoundShape], members: Sequence[Member], draft: Callable[[], int]
     ) -> Launched:

@@ -98,7 +98,7 @@ class ProcessRanks(Ranks):
         )
 
     def leave(self) -> None:
-        """Ends the group."""
+        """Ends the group. Captured programs that hold its operations must be gone: NCCL waits for them, for ever."""
         if dist.is_initialized():
             dist.destroy_process_group()
 

@@ -50,6 +50,7 @@ class RankProcesses:
         self.ranks = ProcessRanks(LEADER, config.tensor_parallel)
         self._is_closing = False
         self._has_ended = threading.Event()
+        self._watching: threading.Thread | None = None
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="tandem-ranks-", dir=config.exchange_directory))
         except OSError as error:
@@ -83,7 +84,8 @@ class RankProcesses:
             if answer != HAS_LOADED:
                 raise ConfigError(answer)
         self.ranks.join(self._meeting_point, device)
-        threading.Thread(target=self._watch, name="rank watch", daemon=True).start()
+        self._watching = threading.Thread(target=self._watch, name="rank watch", daemon=True)
+        self._watching.start()
 
     def tell(self, numbers: Sequence[int]) -> None:
         """Sends a step to every rank.
@@ -124,6 +126,8 @@ class RankProcesses:
         for process in self._processes:
             _reap(process)
             _pipe(process.stdout).close()
+        if self._watching:
+            self._watching.join(CLOSE_SECONDS)  # it may be aborting
         self.ranks.leave()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -134,10 +138,12 @@ class RankProcesses:
                 selector.register(_pipe(process.stdout), selectors.EVENT_READ, process)
             for key, _ in selector.select():
                 _reap(key.data)
-        if not self._is_closing:
+        is_fault = not self._is_closing
+        if is_fault:
             logger.error(self.describe_end())
-            self.ranks.abort()
         self._has_ended.set()
+        if is_fault:
+            self.ranks.abort()  # may wait until the captured rounds are gone, which whoever ends the verifier drops
 
 
 def _reap(process: "subprocess.Popen[bytes]") -> None:

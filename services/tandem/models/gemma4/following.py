@@ -26,6 +26,10 @@ class Graphs(Protocol):
         """Runs one, as a graph if it was captured."""
         ...
 
+    def clear(self) -> None:
+        """Forgets all."""
+        ...
+
 
 class Follower:
     """One rank's share of whatever the leader computes."""
@@ -61,6 +65,7 @@ class Follower:
             form = RoundForm(*numbers)
             run = self._graphs.capture if kind == Told.CAPTURE else self._graphs.run
             run(form, partial(self._round, form))
+        self._graphs.clear()
 
     def _step(self, numbers: Sequence[int]) -> None:
         batch = from_numbers(numbers, self._groups)
