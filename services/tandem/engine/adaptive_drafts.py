@@ -21,8 +21,8 @@ FIRST_STEP = (10e-3, 0.0, 0.0)  # seconds, of any step: rows cost nothing until 
 FIRST_DRAFTING = (0.0, 1e-3, 0.0)  # seconds, of each draft
 EQUAL_GAIN = 1.01  # times the tokens a second, from which on the number of drafts is changed: a change costs something
 UNLIKE_GAIN = 1.05  # times the tokens a second, from which on sequences are given unlike numbers of drafts
-LOOKS_EVERY = 2  # turns, at whether they should be
-TURN = 4  # rounds that are planned alike: thinking and changing take time, and what was tried once says little
+LOOKS_EVERY = 2  # plans, at whether they should be
+NUM_ALIKE = 4  # rounds that are planned alike: thinking and changing take time, and what was tried once says little
 NUM_TRIALS = 2  # rounds in which every drafter drafts for a new sequence, whoever is believed to be better
 
 
@@ -49,16 +49,16 @@ class _History:
 
 
 @dataclass
-class _Turn:
-    """Rounds that are planned alike."""
+class _Kept:
+    """Plans for several rounds alike."""
 
     sequence_ids: list[int]
     max_drafts: list[int]
     plans: list[DraftPlan]
     num_left: int  # rounds
 
-    def goes_on(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> bool:
-        """Whether it has one more round, and nobody came, went, or has less use for drafts by now."""
+    def hold(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> bool:
+        """Whether they hold for one round more: nobody came, went, or has less use for drafts by now."""
         if not self.num_left or max_drafts != self.max_drafts:
             return False
         if [one.sequence_id for one in candidates] != self.sequence_ids:
@@ -82,23 +82,23 @@ class AdaptiveDrafts:
         self._drafters = [_Drafter() for _ in range(num_drafters)]
         self._steps = Durations(FIRST_STEP)  # by sequences and rows
         self._sequences: dict[int, list[_History]] = {}  # by sequence id; by drafter
-        self._round = self._num_turns = 0
-        self._turn: _Turn | None = None
+        self._round = self._num_plans = 0
+        self._kept: _Kept | None = None
         self._are_unlike = False  # numbers of drafts, as of late
         self._single_probes, self._common_probes, self._firsts = Turns(), Purses(), Firsts()
 
     def plan(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
         """What pays, or a probe in place of it, and trials of new sequences; the same for some rounds, if it fits."""
         self._round += 1
-        if self._turn and self._turn.goes_on(candidates, max_drafts):
-            return self._turn.plans
+        if self._kept and self._kept.hold(candidates, max_drafts):
+            return self._kept.plans
         plans = self._think(candidates, max_drafts)
-        num_rounds = 1 if any(plan.num_drafts > plan.num_verified for plan in plans) else TURN
-        self._turn = _Turn([one.sequence_id for one in candidates], list(max_drafts), plans, num_rounds - 1)
+        num_rounds = 1 if any(plan.num_drafts > plan.num_verified for plan in plans) else NUM_ALIKE
+        self._kept = _Kept([one.sequence_id for one in candidates], list(max_drafts), plans, num_rounds - 1)
         return plans
 
     def _think(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
-        self._num_turns += 1
+        self._num_plans += 1
         self._sequences = {
             one.sequence_id: self._sequences.get(one.sequence_id) or [_History() for _ in self._drafters]
             for one in candidates
@@ -136,9 +136,9 @@ class AdaptiveDrafts:
                 durations = self._drafters[drafting.drafter].durations
                 durations.record(drafting.num_drafts, drafting.num_drafts * drafting.num_sequences, drafting.seconds)
             else:
-                self._single_probes.charge(drafting.seconds / TURN)
-                self._common_probes.charge(drafting.seconds / TURN)
-                self._turn = None
+                self._single_probes.charge(drafting.seconds / NUM_ALIKE)
+                self._common_probes.charge(drafting.seconds / NUM_ALIKE)
+                self._kept = None
         if step := report.step:
             self._steps.record(step.num_sequences, step.num_rows, step.seconds, is_guess=step.is_rehearsal)
 
@@ -183,9 +183,9 @@ class AdaptiveDrafts:
         """As many drafts for each sequence, unless unlike numbers promise clearly more.
 
         Attention may pad sequences with unlike numbers of rows to the longest, which their sum does not tell. Texts
-        become unlike slowly, and to look at them takes as long as all else here: it is done in some turns only.
+        become unlike slowly, and to look at them takes as long as all else here: it is done in some plans only.
         """
-        if len(offers) == 1 or not (self._are_unlike or self._num_turns % LOOKS_EVERY == 0):
+        if len(offers) == 1 or not (self._are_unlike or self._num_plans % LOOKS_EVERY == 0):
             return equal
         unlike = allocate(
             offers,
@@ -244,7 +244,7 @@ class AdaptiveDrafts:
                 found = Allocation(counts, tokens, self._seconds(probed, counts))
                 if self._single_probes.take(lost_seconds(best, found)):
                     return probed, counts
-        # 2) All of them, with a number of drafts that so many sequences hardly ever had.
+        # 2) All of them, with a number of drafts that so many sequences never had.
         every = {(drafter, count): found for drafter, ones in equals.items() for count, found in enumerate(ones)}
         first = self._firsts.take(num_sequences, every, best)
         if first:

@@ -11,7 +11,6 @@ from tandem.engine.draft_allocation import Allocation, Offer
 from tandem.engine.round_cost import size_class
 
 SHARE = 0.003  # of the time, for each of the two kinds of probes that go on for ever
-NUM_FIRSTS = 1  # turn of each number of drafts
 PROMISING = 0.8  # of what is best
 LEAST_PRICE = 0.02  # of a round's time: what is believed to cost nothing is not tried all the time
 
@@ -57,27 +56,27 @@ class Turns:
 
 @dataclass
 class Firsts:
-    """Rounds of a batch size that is new: each promising number of drafts a few times in a row, which costs little.
+    """Rounds of a batch size that is new: each promising number of drafts once, which costs little.
 
     Where all of them have been measured, none is given up, or kept, for what was only a guess.
     """
 
-    _counts: dict[tuple[int, int, int], int] = field(default_factory=dict)  # by batch size, drafter, drafts
+    _tried: set[tuple[int, int, int]] = field(default_factory=set)  # batch size, drafter, drafts
 
     def take(
         self, num_sequences: int, choices: Mapping[tuple[int, int], Allocation], best: Allocation
     ) -> tuple[int, int] | None:
-        """The most promising of `choices`, by drafter and number of drafts, that was not tried enough."""
+        """The most promising of `choices`, by drafter and number of drafts, that was never tried."""
         size, least = size_class(num_sequences), PROMISING * best.tokens_per_second
         left = {
             choice: found.tokens_per_second
             for choice, found in choices.items()
-            if found.tokens_per_second > least and self._counts.get((size, *choice), 0) < NUM_FIRSTS
+            if found.tokens_per_second > least and (size, *choice) not in self._tried
         }
         if not left:
             return None
         drafter, count = max(left, key=lambda choice: left[choice])
-        self._counts[size, drafter, count] = self._counts.get((size, drafter, count), 0) + 1
+        self._tried.add((size, drafter, count))
         return drafter, count
 
 
