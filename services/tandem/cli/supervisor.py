@@ -16,6 +16,7 @@ from tandem.cli.plan import Plan, ServicePlan
 from tandem.core.errors import ConfigError, TandemError
 from tandem.internal.v1 import verifier_service_pb2, verifier_service_pb2_grpc
 from tandem.rpc.channel import open_channel
+from tandem.verifier.attachment import ATTACH_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 # A service that ran this long has earned a short pause again.
 SETTLED_SECONDS = 60.0
 POLL_SECONDS = 0.1
-ATTACH_SECONDS = 75.0  # longer than a verifier waits for a drafter, which may have kernels to compile first
+DRAFTER_SECONDS = ATTACH_SECONDS + 15.0  # a verifier's first try may be in vain: kernels are compiled then
 
 
 class StartFailed(TandemError):
@@ -139,7 +140,7 @@ class Supervisor:
         """The verifier takes up a drafter when it finds one, which may be after it is ready itself."""
         async with open_channel(self._plan.verifier) as channel:
             stub = verifier_service_pb2_grpc.VerifierServiceStub(channel)
-            give_up_at = time.monotonic() + ATTACH_SECONDS
+            give_up_at = time.monotonic() + DRAFTER_SECONDS
             while time.monotonic() < give_up_at:
                 try:
                     described = await stub.DescribeModel(verifier_service_pb2.DescribeModelRequest())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tandem.engine.acceptance import Acceptance, Run, gains
 from tandem.engine.draft_allocation import Allocation, Offer, allocate
-from tandem.engine.draft_policy import Candidate, DraftPlan, RoundReport
+from tandem.engine.draft_policy import Candidate, DraftPlan, Planned, RoundReport
 from tandem.engine.probing import LEAST_PRICE, Firsts, Purses, Turns, expected_tokens, lost_seconds
 from tandem.engine.round_cost import Durations
 
@@ -48,26 +48,6 @@ class _History:
     num_rounds: int = 0
 
 
-@dataclass
-class _Kept:
-    """Plans for several rounds alike."""
-
-    sequence_ids: list[int]
-    max_drafts: list[int]
-    plans: list[DraftPlan]
-    num_left: int  # rounds
-
-    def hold(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> bool:
-        """Whether they hold for one round more: nobody came, went, or has less use for drafts by now."""
-        if not self.num_left or max_drafts != self.max_drafts:
-            return False
-        if [one.sequence_id for one in candidates] != self.sequence_ids:
-            return False
-        self.num_left -= 1
-        useful = {one.sequence_id: one.max_drafts for one in candidates}
-        return all(plan.num_drafts <= useful[plan.sequence_id] for plan in self.plans)
-
-
 class AdaptiveDrafts:
     """A `DraftPolicy` that makes expected tokens a second large."""
 
@@ -83,18 +63,20 @@ class AdaptiveDrafts:
         self._steps = Durations(FIRST_STEP)  # by sequences and rows
         self._sequences: dict[int, list[_History]] = {}  # by sequence id; by drafter
         self._round = self._num_plans = 0
-        self._kept: _Kept | None = None
+        self._planned: Planned | None = None
+        self._num_left = 0  # rounds that it is for
         self._are_unlike = False  # numbers of drafts, as of late
         self._single_probes, self._common_probes, self._firsts = Turns(), Purses(), Firsts()
 
     def plan(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
         """What pays, or a probe in place of it, and trials of new sequences; the same for some rounds, if it fits."""
         self._round += 1
-        if self._kept and self._kept.hold(candidates, max_drafts):
-            return self._kept.plans
+        if self._planned and self._num_left and self._planned.fits(candidates, max_drafts):
+            self._num_left -= 1
+            return self._planned.plans
         plans = self._think(candidates, max_drafts)
-        num_rounds = 1 if any(plan.num_drafts > plan.num_verified for plan in plans) else NUM_ALIKE
-        self._kept = _Kept([one.sequence_id for one in candidates], list(max_drafts), plans, num_rounds - 1)
+        self._planned = Planned([one.sequence_id for one in candidates], list(max_drafts), plans)
+        self._num_left = 0 if any(plan.num_drafts > plan.num_verified for plan in plans) else NUM_ALIKE - 1
         return plans
 
     def _think(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> list[DraftPlan]:
@@ -138,7 +120,7 @@ class AdaptiveDrafts:
             else:
                 self._single_probes.charge(drafting.seconds / NUM_ALIKE)
                 self._common_probes.charge(drafting.seconds / NUM_ALIKE)
-                self._kept = None
+                self._num_left = 0
         if step := report.step:
             self._steps.record(step.num_sequences, step.num_rows, step.seconds, is_guess=step.is_rehearsal)
 

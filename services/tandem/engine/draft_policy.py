@@ -32,6 +32,22 @@ class DraftPlan:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """Plans for a later round than the one they were made for."""
+
+    sequence_ids: list[int]  # of all that decoded then
+    max_drafts: list[int]  # by drafter
+    plans: list[DraftPlan]
+
+    def fits(self, candidates: Sequence[Candidate], max_drafts: Sequence[int]) -> bool:
+        """Whether nobody came, went, or has less use for drafts by now."""
+        if max_drafts != self.max_drafts or [one.sequence_id for one in candidates] != self.sequence_ids:
+            return False
+        useful = {one.sequence_id: one.max_drafts for one in candidates}
+        return all(plan.num_drafts <= useful[plan.sequence_id] for plan in self.plans)
+
+
+@dataclass(frozen=True)
 class Judged:
     """How a drafter's tokens compare with those that the target wrote."""
 

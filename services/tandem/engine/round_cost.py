@@ -74,15 +74,16 @@ class Durations:
             is_guess: measured under other circumstances: the first measurement of such a size takes its place.
         """
         seconds = max(seconds, SHORTEST)
-        sizes = self._sizes.setdefault(size_class(x), {})
-        size = sizes.get(_bucket(y, 4))
-        before, self._last = self._last, (size_class(x), _bucket(y, 4))
+        place, y_place = size_class(x), _bucket(y, 4)
+        sizes = self._sizes.setdefault(place, {})
+        size = sizes.get(y_place)
+        before, self._last = self._last, (place, y_place)
         if size and size.count and self._last != before:
             return  # work of another size than before takes longer than more of the same
         if size is None:
             if self._count >= YOUNG:
                 seconds = min(seconds, OUTLIER * self.seconds(x, y))
-            sizes[_bucket(y, 4)] = _Size(x, y, seconds / self._pace, 0 if is_guess else 1)
+            sizes[y_place] = _Size(x, y, seconds / self._pace, 0 if is_guess else 1)
         elif is_guess:
             size.seconds = size.seconds if size.count else (size.seconds + seconds / self._pace) / 2
         else:
@@ -96,7 +97,7 @@ class Durations:
             for bucket in self._sizes:
                 self._correct(bucket)
         elif self._count % CORRECTS_EVERY == 0:
-            self._correct(size_class(x))
+            self._correct(place)
 
     def seconds(self, x: int, y: int) -> float:
         """What so much work takes."""

@@ -6,7 +6,16 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, replace
 
 from tandem.core.sequence import Sequence
-from tandem.engine.draft_policy import Candidate, Drafting, DraftPlan, DraftPolicy, Judged, RoundReport, StepTaken
+from tandem.engine.draft_policy import (
+    Candidate,
+    Drafting,
+    DraftPlan,
+    DraftPolicy,
+    Judged,
+    Planned,
+    RoundReport,
+    StepTaken,
+)
 from tandem.engine.draft_source import Drafts, DraftSource, Fallback, Wanted
 from tandem.engine.scheduler import Scheduler
 from tandem.telemetry import metrics as names
@@ -50,22 +59,6 @@ class _Offered:
         )
 
 
-@dataclass(frozen=True)
-class _Planned:
-    """The policy's plans for the round after next, made while the drafters of the next one were at work."""
-
-    sequence_ids: list[int]
-    max_drafts: list[int]  # by drafter
-    plans: list[DraftPlan]
-
-    def fits(self, candidates: Tokens[Candidate], max_drafts: list[int]) -> bool:
-        """Whether nobody came, went, or has less use for drafts by now."""
-        if max_drafts != self.max_drafts or [one.sequence_id for one in candidates] != self.sequence_ids:
-            return False
-        useful = {one.sequence_id: one.max_drafts for one in candidates}
-        return all(plan.num_drafts <= useful[plan.sequence_id] for plan in self.plans)
-
-
 class Speculation:
     """The drafters of an engine, and the policy that chooses among them."""
 
@@ -94,7 +87,7 @@ class Speculation:
         self._asked: list[_Asked] = []
         self._offered: list[_Offered] = []
         self._drafting: list[Drafting] = []
-        self._planned: _Planned | None = None
+        self._planned: Planned | None = None  # for the round after next, made while drafters were at work
 
     def ask(self) -> None:
         """Asks for the next round's drafts. Who refuses is replaced by another drafter, if there is one."""
@@ -152,7 +145,7 @@ class Speculation:
         if self._asked:
             candidates, max_drafts = self._candidates(self._scheduler.decoding), self._max_drafts()
             plans = self.policy.plan(candidates, max_drafts)
-            self._planned = _Planned([one.sequence_id for one in candidates], max_drafts, plans)
+            self._planned = Planned([one.sequence_id for one in candidates], max_drafts, plans)
 
     def forget(self) -> None:
         """Drafts that are under way belong to a round that failed."""

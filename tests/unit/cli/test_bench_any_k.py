@@ -10,7 +10,7 @@ def run(policy, asked, num_rounds=1, num_right=0):
         plans = policy.plan([Candidate(asked, asked)], [ADAPTIVE])
         count = plans[0].num_verified if plans else 0
         judged = [Judged(asked, 0, 1, count, min(num_right, count), min(num_right, count) + 1)] if plans else []
-        drafting = [Drafting(0, 1, count, 0.002 * count, True)] if plans else []
+        drafting = [Drafting(0, 1, count, 0.001 * count, True)] if plans else []
         policy.learn(RoundReport(judged, drafting, StepTaken(1, 1 + count, 0.01)))
     return plans
 

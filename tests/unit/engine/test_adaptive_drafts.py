@@ -1,7 +1,5 @@
 """The policy in a made-up world: it finds what pays, gives up what does not, and notices when that changes."""
 
-from statistics import mode
-
 import pytest
 
 from tandem.engine.adaptive_drafts import AdaptiveDrafts
@@ -78,8 +76,8 @@ def test_it_is_about_as_fast_as_the_best_fixed_number(step, num_sequences, chanc
         def world(seed=seed):
             return World(step, mtp, lambda *_: chance, num_sequences, seed=seed)
 
-        best = max(world().run(Always(k), 400).rate for k in range(5))
-        ratios.append(world().run(calibrated(step), 400).rate / best)
+        best = max(world().run(Always(k), 250).rate for k in range(5))
+        ratios.append(world().run(calibrated(step), 250).rate / best)
     assert sum(ratios) / len(ratios) > 0.95
 
 
@@ -87,9 +85,9 @@ def test_each_sequence_of_a_batch_has_its_own_number():
     world = World(lambda sequences, rows: 4 + rows, mtp, lambda _, sequence: 0.95 if sequence else 0.05, 2)
     policy = calibrated(world.step)
     world.run(policy, 100)
-    planned = [policy.plan([Candidate(0, 4), Candidate(1, 4)], [4]) for _ in range(9)]
-    usual = mode(tuple((plan.sequence_id, plan.num_verified) for plan in plans) for plans in planned)
-    assert dict(usual)[1] >= 3 and dict(usual).get(0, 0) <= 1
+    plans = policy.plan([Candidate(0, 4), Candidate(1, 4)], [4])
+    counts = {plan.sequence_id: plan.num_verified for plan in plans}
+    assert counts.get(1, 0) == 4 and counts.get(0, 0) <= 1
 
 
 def test_a_text_that_becomes_easy_is_drafted_for_again():
@@ -111,7 +109,7 @@ def test_steps_that_become_dear_end_drafting_and_cheap_ones_bring_it_back():
     world.run(policy, 1500)
     assert world.run(policy, 100).mean_drafts < 1.5
     dear = False
-    world.run(policy, 1500)
+    world.run(policy, 1000)
     assert world.run(policy, 100).mean_drafts > 2
 
 
@@ -119,11 +117,11 @@ def test_each_sequence_uses_the_drafter_that_is_better_for_it():
     """Drafter 1 is right about sequence 1, which copies; drafter 0 about the other one."""
     world = World(dense, mtp, lambda drafter, sequence: 0.9 if drafter == sequence else 0.3, 2, num_drafters=2)
     policy = calibrated(dense, num_drafters=2)
-    world.run(policy, 80)
+    world.run(policy, 40)
     late = world.run(policy, 100)
     for sequence in (0, 1):
-        assert late.verified_by[sequence, sequence] > 80
-        assert late.verified_by.get((sequence, 1 - sequence), 0) < 20
+        assert late.verified_by[sequence, sequence] > 85
+        assert late.verified_by.get((sequence, 1 - sequence), 0) < 15
 
 
 def test_a_new_sequence_is_tried_with_every_drafter_at_no_cost_of_tokens():
