@@ -60,6 +60,8 @@ class RoundLoop:
         Args:
             outputs: is given what the round emits; holds what was emitted before a fault, too.
         """
+        if self.ahead and not self.scheduler.decoding:
+            self.ahead.forget()  # the sequences of these rounds have all ended
         is_launched = self.ahead is not None and self.ahead.launch()
         if self.ahead is None or not self.ahead.num_under_way:
             self._run_step(outputs)
@@ -115,8 +117,6 @@ class RoundLoop:
             sequence.num_computed_tokens += 1
             outputs.append(self._emit(sequence, settled.chosen, settled.num_drafts))
         self.metrics.count(names.STEPS)
-        if not self.scheduler.sequences:
-            ahead.forget()
 
     def _enter(self, scheduled: ScheduledSequence) -> None:
         """A sequence begins, or begins again after a preemption."""

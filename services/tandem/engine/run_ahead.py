@@ -171,7 +171,7 @@ class RunAhead:
             self._rounds.popleft().launched.wait()
 
     def close(self) -> None:
-        """Drops what was captured. No round is under way."""
+        """Drops what was captured. A round that is under way is nobody's any more."""
         self._runner.close()
 
     def _num_drafts(self, sequences: Many[Sequence]) -> int:

@@ -74,7 +74,7 @@ class SteadyRunner:
         self._graphs.capture(shape, self._bind(shape))
 
     def close(self) -> None:
-        """Captured rounds are no longer needed; none is under way."""
+        """Captured rounds are no longer needed, nor is what comes of one that is under way."""
         self._graphs.clear()
 
     def launch(

@@ -16,7 +16,7 @@ from tandem.engine.draft_source import DrafterInfo, Drafts
 from tandem.engine.in_process_ahead import InProcessAhead
 from tandem.engine.run_ahead import RunAhead
 from tandem.engine.scheduler import Scheduler
-from tandem.engine.steady_runner import SteadyRunner
+from tandem.engine.steady_runner import Launched, SteadyRunner
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tests.engines import new_sequence, running
 from tests.unit.attention.device_planned import DevicePlanned
@@ -156,6 +156,31 @@ def test_few_drafts_go_through_a_round_with_room_for_more(device_target, plain):
         assert under_test.generate(sequences(7)) == plain[0.0]
     accepted = [output.num_accepted_tokens for outputs in under_test.outputs.values() for output in outputs]
     assert max(accepted) == 3
+
+
+def test_the_last_tokens_are_sent_before_the_surplus_round_has_ended(device_target, plain, monkeypatch, steady_rounds):
+    """Nobody waits for the round that was launched before it was known that the last sequence ends."""
+    launch, wait, counts = SteadyRunner.launch, Launched.wait, {"launched": 0, "waited for": 0}
+
+    def launching(self, *args):
+        counts["launched"] += 1
+        return launch(self, *args)
+
+    def waiting(self):
+        counts["waited for"] += 1
+        return wait(self)
+
+    monkeypatch.setattr(SteadyRunner, "launch", launching)
+    monkeypatch.setattr(Launched, "wait", waiting)
+    text = {0: [*sequences(0)[0].prompt_token_ids, *plain[0.0][0]]}
+    with running(device_target, lambda inputs: Oracle(inputs, text), **LIMITS) as under_test:
+        for number in range(2):
+            sequence = sequences(7)[0]
+            sequence.sequence_id = number
+            assert under_test.generate([sequence]) == plain[0.0][:1]
+            # By the time of the second text, the first one's surplus round has been waited for too.
+            assert counts["waited for"] == steady_rounds["settled"] + number
+            assert counts["launched"] == counts["waited for"] + 1
 
 
 def test_no_round_has_more_rows_than_a_step_may(device_target, pair, plain, monkeypatch):
