@@ -2,8 +2,9 @@
 
 Target and drafter share this process. For each case, a batch and a prompt, the drafter's graph and the verifier's are
 captured as the engine does, and replayed: milliseconds a round, drafts and verify apart, and its floor by bytes.
-Then come both by kernel: launches, microseconds of them all (a kernel that waits for the one before it, as overlapping
-ones do, counts that wait), and the time in which none runs. No draft stands, so that every round moves on by one token.
+Then come both by kernel: launches, microseconds in which one runs (each kernel's from the end of those before it, since
+overlapping ones wait for them), and those in which none does. No draft stands, so that every round moves on by one
+token.
 
     python -m tests.gpu.time_rounds --cases 1x512,1x32768 --weights fp8 --top 20
 """
@@ -151,30 +152,29 @@ class Kernels:
             for _ in range(PROFILED):
                 replay()
             torch.cuda.synchronize()
-        self.spans: list[tuple[float, float]] = []
-        self.counts: Counter[str] = Counter()
-        self.totals: defaultdict[str, float] = defaultdict(float)
-        for event in profiler.events() or ():
-            if event.device_type == torch.autograd.DeviceType.CUDA:
-                self.spans.append((event.time_range.start, event.time_range.end))
-                self.counts[event.name] += 1
-                self.totals[event.name] += event.time_range.elapsed_us()
+        spans = sorted(
+            (event.time_range.start, event.time_range.end, event.name)
+            for event in profiler.events() or ()
+            if event.device_type == torch.autograd.DeviceType.CUDA
+        )
+        self.counts = Counter(name for _, _, name in spans)
+        self.added: defaultdict[str, float] = defaultdict(float)  # microseconds beyond the end of those before
+        self.idle, reached = 0.0, spans[0][0]
+        for start, end, name in spans:
+            self.idle += max(0.0, start - reached)
+            self.added[name] += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
 
     def lines(self, top: int) -> list[str]:
         """The longest ones first, each a round."""
-        covered, reached = 0.0, float("-inf")
-        for start, end in sorted(self.spans):
-            covered += max(0.0, end - max(start, reached))
-            reached = max(reached, end)
-        first, last = min(start for start, _ in self.spans), max(end for _, end in self.spans)
-        names = sorted(self.totals, key=self.totals.__getitem__, reverse=True)
-        rest = sum(self.totals[name] for name in names[top:])
+        names = sorted(self.added, key=self.added.__getitem__, reverse=True)
+        rest = sum(self.added[name] for name in names[top:])
         return [
-            f"  {sum(self.counts.values()) / PROFILED:.0f} launches, {sum(self.totals.values()) / PROFILED:.0f} us of"
-            f" kernels, busy {covered / PROFILED:.0f} us, idle {(last - first - covered) / PROFILED:.0f} us",
+            f"  {sum(self.counts.values()) / PROFILED:.0f} launches, busy {sum(self.added.values()) / PROFILED:.0f} us,"
+            f" idle {self.idle / PROFILED:.0f} us",
             *(
-                f"  {self.totals[name] / PROFILED:9.1f} us {self.counts[name] / PROFILED:7.1f} x "
-                f"{self.totals[name] / self.counts[name]:7.1f} us  {short(name)}"
+                f"  {self.added[name] / PROFILED:9.1f} us {self.counts[name] / PROFILED:7.1f} x "
+                f"{self.added[name] / self.counts[name]:7.1f} us  {short(name)}"
                 for name in names[:top]
             ),
             f"  {rest / PROFILED:9.1f} us {sum(self.counts[name] for name in names[top:]) / PROFILED:7.1f} x others",

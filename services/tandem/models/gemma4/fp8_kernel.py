@@ -163,7 +163,7 @@ def _tile(block_rows: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
     if dtype == torch.float32:
         return 64, 32, 4, 3
     if block_rows <= 16:
-        return 64, 256, 4, 4
+        return 64, 256, 4, 3
     if block_rows <= 64:
         return 64, 128, 4, 4
     return (128, 64, 8, 4) if block_rows <= 128 else (128, 128, 8, 3)
