@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from tandem.attention.overlap import is_overlapping
+
 ALIGNMENT = 16  # bytes, of where a row of weights begins
 _NUM_MULTIPROCESSORS = 132
 _MAX_SPLITS = 8
@@ -130,7 +132,7 @@ def _launch(
     num_splits, split_size = splits_of(out_features, in_features)
     block_rows = max(triton.next_power_of_2(num_rows), _MIN_BLOCK_ROWS)
     block_out, block_in, num_warps, num_stages = _tile(block_rows, rows.dtype)
-    is_overlapping = rows.is_cuda and torch.cuda.get_device_capability(rows.device) >= (9, 0)
+    overlaps = is_overlapping(rows.device)
     _product[triton.cdiv(out_features, block_out), num_splits](
         TensorDescriptor.from_tensor(weights, [block_out, block_in]),
         weights,
@@ -147,11 +149,11 @@ def _launch(
         block_out,
         block_in,
         block_rows,
-        _NUM_EARLY_LINES if is_overlapping else 0,
+        _NUM_EARLY_LINES if overlaps else 0,
         _LINE,
         num_warps=num_warps,
         num_stages=num_stages,
-        launch_pdl=is_overlapping,
+        launch_pdl=overlaps,
     )
 
 

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from tandem.attention.overlap import is_overlapping
+
 _NUM_MULTIPROCESSORS = 132
 _SHARED_MEMORY = 220 << 10  # bytes that a program can have for its blocks
 _ALIGNMENT = 16  # bytes, of where a row of weights begins
@@ -157,7 +159,7 @@ class SkinnyProduct:
         num_partials = tiling.num_splits if tiling.num_splits > 1 else 0
         partials = rows.new_empty(num_partials, num_rows, out_features, dtype=torch.float32)
         stage_size = (tiling.block_out + block_rows) * tiling.block_in * rows.itemsize
-        on_gpu = rows.device.type == "cuda"
+        overlaps = is_overlapping(rows.device)
         _product[triton.cdiv(out_features, tiling.block_out), tiling.num_splits](
             self._blocks[block_rows],
             self._weights,
@@ -172,11 +174,11 @@ class SkinnyProduct:
             tiling.block_out,
             tiling.block_in,
             block_rows,
-            _NUM_EARLY_LINES if on_gpu else 0,
+            _NUM_EARLY_LINES if overlaps else 0,
             _LINE,
             _NUM_LAST_BLOCKS,
             num_warps=4,
             num_stages=min(tiling.num_stages, _SHARED_MEMORY // stage_size),
-            launch_pdl=on_gpu,
+            launch_pdl=overlaps,
         )
         return output
