@@ -18,6 +18,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tandem.attention.overlap import is_overlapping
+from tandem.models.gemma4.tile_kernel import announce_weights, write_tile
 
 _NUM_MULTIPROCESSORS = 132
 _SHARED_MEMORY = 220 << 10  # bytes that a program can have for its blocks
@@ -57,12 +58,7 @@ def _product(
     start = part * num_blocks // NUM_SPLITS * BLOCK_IN
     stop = (part + 1) * num_blocks // NUM_SPLITS * BLOCK_IN
     if NUM_EARLY_LINES > 0:
-        # Weights depend on no kernel before this one: the first are on their way to the cache while that one ends.
-        lines = outs[:, None].to(tl.int64) * in_features + start + LINE * tl.arange(0, NUM_EARLY_LINES)[None, :]
-        lines = memory + tl.minimum(lines, tl.cast(out_features, tl.int64) * in_features - 1)
-        tl.inline_asm_elementwise(
-            "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [lines], dtype=tl.int32, is_pure=False, pack=1
-        )
+        announce_weights(memory, outs, start, out_features, in_features, NUM_EARLY_LINES, LINE)
         tl.extra.cuda.gdc_wait()
     late = tl.maximum(stop - NUM_LAST_BLOCKS * BLOCK_IN, start)
     sums = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
@@ -72,22 +68,7 @@ def _product(
         if NUM_EARLY_LINES > 0:
             if inner == late:
                 tl.extra.cuda.gdc_launch_dependents()
-    product = sums.T
-    places = tl.arange(0, BLOCK_ROWS)
-    cells = places[:, None] * out_features + outs[None, :]
-    mask = (places < num_rows)[:, None] & (outs < out_features)[None, :]
-    if NUM_SPLITS == 1:
-        tl.store(output + cells, product.to(output.dtype.element_ty), mask=mask)
-    else:
-        size = num_rows * out_features
-        tl.store(partials + part * size + cells, product, mask=mask)
-        tl.debug_barrier()  # all sums of this program are written before one of its threads says so
-        if tl.atomic_add(arrivals + tile, 1, sem="acq_rel", scope="gpu") == NUM_SPLITS - 1:
-            product = tl.zeros((BLOCK_ROWS, BLOCK_OUT), tl.float32)
-            for other in tl.static_range(NUM_SPLITS):
-                product += tl.load(partials + other * size + cells, mask=mask, other=0.0, cache_modifier=".cg")
-            tl.store(output + cells, product.to(output.dtype.element_ty), mask=mask)
-            tl.store(arrivals + tile, 0)
+    write_tile(sums, None, output, partials, arrivals, outs, num_rows, out_features, NUM_SPLITS, BLOCK_OUT, BLOCK_ROWS)
 
 
 @dataclass(frozen=True)
