@@ -15,12 +15,42 @@ import triton
 import triton.language as tl
 
 from tandem.attention.overlap import is_overlapping
-from tandem.attention.turn_kernel import read_turn, shares, take_in
+from tandem.attention.turn_kernel import nothing_seen, read_turn, shares, take_in
 
 WHOLE_FROM = 128  # programs: as many as keep a GPU busy with a whole piece each
 _MAX_WHOLE_SPLITS = 16  # of a piece: longer ones would keep the others waiting
 _MAX_WHOLE_NUMBERS = 1 << 13  # of a program's sums, of which it then has two
 _MERGED_AT_ONCE = 8  # splits whose sums are on their way together
+
+
+@triton.jit
+def _read_piece(pieces, piece):
+    """First row, rows, position, visible keys, sequence, split size."""
+    about = pieces + piece * 6
+    return (
+        tl.load(about), tl.load(about + 1), tl.load(about + 2), tl.load(about + 3), tl.load(about + 4),
+        tl.load(about + 5),
+    )  # fmt: skip
+
+
+@triton.jit
+def _read_queries(
+    query,  # [T, num_heads, HEAD_DIM]
+    first_row,
+    num_rows,
+    start,  # position of the first row
+    kv_head,
+    num_kv_heads: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+):
+    """A piece's queries of a KV head [BLOCK_ROWS, HEAD_DIM] and their places, which of them there are, positions."""
+    rows, dims = tl.arange(0, BLOCK_ROWS), tl.arange(0, HEAD_DIM)
+    row, head = rows // GROUP, kv_head * GROUP + rows % GROUP
+    is_row = row < num_rows
+    cells = (((first_row + row) * (num_kv_heads * GROUP) + head) * HEAD_DIM)[:, None] + dims[None, :]
+    return tl.load(query + cells, mask=is_row[:, None], other=0.0), cells, is_row, start + row
 
 
 @triton.jit
@@ -46,9 +76,7 @@ def _attend_splits(
     OVERLAPS: tl.constexpr,
 ):
     piece, kv_head, number = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    about = pieces + piece * 6
-    first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
-    num_keys, sequence, split_size = tl.load(about + 3), tl.load(about + 4), tl.load(about + 5)
+    first_row, num_rows, start, num_keys, sequence, split_size = _read_piece(pieces, piece)
     first_key = tl.maximum(0, start - window + 1)
     end_key = tl.minimum(num_keys, start + num_rows)
     begin = (first_key // split_size + number) * split_size
@@ -62,24 +90,19 @@ def _attend_splits(
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
 
-    rows = tl.arange(0, BLOCK_ROWS)
-    dims = tl.arange(0, HEAD_DIM)
-    row, head = rows // GROUP, kv_head * GROUP + rows % GROUP
-    is_row = row < num_rows
-    query_at = ((first_row + row) * (num_kv_heads * GROUP) + head) * HEAD_DIM
-    q = tl.load(query + query_at[:, None] + dims[None, :], mask=is_row[:, None], other=0.0)
-    position = start + row
-    greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_ROWS], tl.float32)
-    summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
+    q, cells, is_row, position = _read_queries(
+        query, first_row, num_rows, start, kv_head, num_kv_heads, GROUP, HEAD_DIM, BLOCK_ROWS
+    )
+    greatest, total, summed = nothing_seen(BLOCK_ROWS, HEAD_DIM)
     for block in range(begin, end, BLOCK_KEYS):
         k, v, is_seen = read_turn(
             kv, table, block, first_key, end, position, window, kv_head, STORED_HEADS, HEAD_DIM, KV_BLOCK, BLOCK_KEYS
         )
         greatest, total, summed = take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
 
-    part = ((piece * num_kv_heads + kv_head) * max_splits + number).to(tl.int64) * BLOCK_ROWS + rows
-    tl.store(sums + part[:, None] * HEAD_DIM + dims[None, :], summed, mask=is_row[:, None])
+    part = ((piece * num_kv_heads + kv_head) * max_splits + number).to(tl.int64) * BLOCK_ROWS
+    part += tl.arange(0, BLOCK_ROWS)
+    tl.store(sums + part[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :], summed, mask=is_row[:, None])
     tl.store(weights + part * 2, greatest, mask=is_row)
     tl.store(weights + part * 2 + 1, total, mask=is_row)
 
@@ -101,9 +124,7 @@ def _merge_splits(
     OVERLAPS: tl.constexpr,
 ):
     piece, kv_head, index = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    about = pieces + piece * 6
-    first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
-    num_keys, split_size = tl.load(about + 3), tl.load(about + 5)
+    first_row, num_rows, start, num_keys, _, split_size = _read_piece(pieces, piece)
     row = index // GROUP
     if row >= num_rows:
         return
@@ -158,9 +179,7 @@ def _attend_whole(
     """All splits of a piece, one after the other, where there are programs enough: what the other two give, bit for
     bit, without a sum in memory."""
     piece, kv_head = tl.program_id(0), tl.program_id(1)
-    about = pieces + piece * 6
-    first_row, num_rows, start = tl.load(about), tl.load(about + 1), tl.load(about + 2)
-    num_keys, sequence, split_size = tl.load(about + 3), tl.load(about + 4), tl.load(about + 5)
+    first_row, num_rows, start, num_keys, sequence, split_size = _read_piece(pieces, piece)
     first_key = tl.maximum(0, start - window + 1)
     end = tl.minimum(num_keys, start + num_rows)
     table = tables + sequence.to(tl.int64) * table_width
@@ -169,16 +188,10 @@ def _attend_whole(
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
 
-    rows = tl.arange(0, BLOCK_ROWS)
-    dims = tl.arange(0, HEAD_DIM)
-    row, head = rows // GROUP, kv_head * GROUP + rows % GROUP
-    is_row = row < num_rows
-    query_at = ((first_row + row) * (num_kv_heads * GROUP) + head) * HEAD_DIM
-    q = tl.load(query + query_at[:, None] + dims[None, :], mask=is_row[:, None], other=0.0)
-    position = start + row
-    greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_ROWS], tl.float32)
-    summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
+    q, cells, is_row, position = _read_queries(
+        query, first_row, num_rows, start, kv_head, num_kv_heads, GROUP, HEAD_DIM, BLOCK_ROWS
+    )
+    greatest, total, summed = nothing_seen(BLOCK_ROWS, HEAD_DIM)
     new_greatest, new_total, new_summed = greatest, total, summed  # of the present split
     for block in range(begin, end, BLOCK_KEYS):
         k, v, is_seen = read_turn(
@@ -191,11 +204,9 @@ def _attend_whole(
             greatest, old_share, new_share = shares(greatest, new_greatest)
             total = tl.fma(total, old_share, new_total * new_share)
             summed = tl.fma(summed, old_share[:, None], new_summed * new_share[:, None])
-            new_greatest = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
-            new_total = tl.zeros([BLOCK_ROWS], tl.float32)
-            new_summed = tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32)
+            new_greatest, new_total, new_summed = nothing_seen(BLOCK_ROWS, HEAD_DIM)
     value = (summed / total[:, None] * value_scale).to(output.dtype.element_ty)
-    tl.store(output + query_at[:, None] + dims[None, :], value, mask=is_row[:, None])
+    tl.store(output + cells, value, mask=is_row[:, None])
 
 
 def attend_paged(

@@ -9,6 +9,16 @@ import triton.language as tl
 
 
 @triton.jit
+def nothing_seen(BLOCK_ROWS: tl.constexpr, HEAD_DIM: tl.constexpr):
+    """Of rows that have seen no key yet: greatest score, sum of weights, weighted sum of values."""
+    return (
+        tl.full([BLOCK_ROWS], float("-inf"), tl.float32),
+        tl.zeros([BLOCK_ROWS], tl.float32),
+        tl.zeros([BLOCK_ROWS, HEAD_DIM], tl.float32),
+    )
+
+
+@triton.jit
 def read_turn(
     kv,
     table,
