@@ -7,9 +7,11 @@ overlapping ones wait for them), and those in which none does. No draft stands, 
 token.
 
     python -m tests.gpu.time_rounds --cases 1x512,1x32768 --weights fp8 --top 20
+    python -m tests.gpu.time_rounds --cases 1x512 --layers 12 --top 0  # to compare kernels, in a few seconds
 """
 
 import argparse
+import copy
 import gc
 import json
 import sys
@@ -55,11 +57,11 @@ LINEARS = {"dtype": Linear, "fp8": Fp8Linear}
 class Networks:
     """Target and drafter with random weights."""
 
-    def __init__(self, preset: str, linear: type[Linear]) -> None:
+    def __init__(self, shape: Shape, linear: type[Linear]) -> None:
         source = RandomWeights(DEVICE)
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in ("target", "drafter")]
-            for path, config in zip(paths, (TARGETS[preset], DRAFTERS[preset]), strict=True):
+            for path, config in zip(paths, (shape.target, shape.drafter), strict=True):
                 path.mkdir()
                 (path / "config.json").write_text(json.dumps(config))
             self.target: Gemma4Target = load_target(paths[0], DTYPE, DEVICE, weights=source, linear=linear)
@@ -210,10 +212,20 @@ def read_speed(memory: torch.Tensor) -> float:
     return memory.nbytes / best * 1e3
 
 
+def shape_of(preset: str, num_layers: int) -> Shape:
+    """A preset's, or that of the first layers of its target."""
+    target = copy.deepcopy(TARGETS[preset])
+    if num_layers:
+        text = target.get("text_config", target)
+        text["layer_types"] = text["layer_types"][:num_layers]
+        text["num_hidden_layers"] = num_layers
+    return Shape(preset, target, DRAFTERS[preset])
+
+
 def floor_ms(arguments: argparse.Namespace, case: Case, num_drafts: int, speed: float) -> float:
     """The least time of a round, by its bytes."""
     config = PresetConfig(preset=arguments.preset, random_weights=True, num_speculative_tokens=MAX_DRAFTS)
-    floors = Floors(Shape(arguments.preset, TARGETS[arguments.preset], DRAFTERS[arguments.preset]), config)
+    floors = Floors(shape_of(arguments.preset, arguments.layers), config)
     way = Way("inprocess" if num_drafts else "none", arguments.weights, adaptive_k=False)
     return floors.of(way, Kind(case.batch, case.prompt, SERIES)).milliseconds(speed)
 
@@ -242,6 +254,7 @@ def main() -> int:
     parser.add_argument("--preset", default="gemma-4-31b", choices=TARGETS)
     parser.add_argument("--weights", default="dtype", choices=LINEARS)
     parser.add_argument("--cases", default="1x512,8x512,32x512,1x32768", help="BATCHxPROMPT, with commas between")
+    parser.add_argument("--layers", type=int, default=0, help="of the target, the first of them; 0: all")
     parser.add_argument("--rounds", type=int, default=200, help="of each measurement")
     parser.add_argument("--top", type=int, default=14, help="kernels to show; 0: no profile")
     arguments = parser.parse_args()
@@ -250,7 +263,7 @@ def main() -> int:
         return 1
     started_at = time.perf_counter()
     torch.manual_seed(0)
-    networks = Networks(arguments.preset, LINEARS[arguments.weights])
+    networks = Networks(shape_of(arguments.preset, arguments.layers), LINEARS[arguments.weights])
     speed = read_speed(networks.target.embed_tokens)
     print(f"{torch.cuda.get_device_name()} reads {speed / 1e12:.2f} TB/s; {arguments.preset}, {arguments.weights}")
     for text in arguments.cases.split(","):
