@@ -102,6 +102,14 @@ def test_prompts_of_others_do_not_count_as_rounds():
     assert run.whole_tokens_per_second == 20 / 6.0 and run.first_token_ms == 2000.0
 
 
+def test_the_round_in_which_the_first_text_ends_counts_for_none_or_whole():
+    """Four texts are sent their tokens one after the other, each second; the first of them ends before the others."""
+    texts = [text(*(number / 100 + at for at in range(1, 6 if number == 0 else 9))) for number in range(4)]
+    run = run_figures(texts)
+    assert run.tokens_per_second == pytest.approx(4 * 3 / 1.0)
+    assert run.ms_per_round == pytest.approx(1000.0)
+
+
 def test_short_texts_that_never_ran_together():
     run = run_figures([text(1.0, 2.0), text(3.0, 4.0)])
     assert run.tokens_per_second == 6 / 3.0
