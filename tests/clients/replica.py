@@ -5,7 +5,7 @@ import subprocess
 import urllib.request
 
 from tandem.demo import DEMO_TARGET
-from tests.deploy.authority import Authority
+from tests.authority import Authority
 from tests.e2e.conftest import Up, start_tandem, wait_until
 
 KEY = "key-of-a-test"
@@ -56,7 +56,7 @@ class Replica:
         self._up.close()
 
     def _start_secure_gateway(self):
-        Authority(self._folder / "authority").issue(self._folder, ["localhost"], ["server auth"])
+        Authority(self._folder / "authority").fill(self._folder, ["localhost"], ["server auth"])
         keys = self._folder / "keys"
         keys.write_text(f"{KEY}\n")
         log = self._start_gateway(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tandem.demo import DEMO_DRAFTER, DEMO_TARGET
-from tests.deploy.authority import Authority
+from tests.authority import Authority
 from tests.deploy.chart import NAMESPACE, containers, pod_spec, render
 from tests.deploy.pods import Pod, Ports, here
 from tests.hub import Hub
@@ -77,7 +77,7 @@ class Release:
             (folder / KEY_FILES[name]).write_text(f"# of a test\n{KEY}\n")
             return
         names, usages = made.get(name) or PAIRS[name]
-        self._authority.issue(folder, [here(name) for name in names], usages)
+        self._authority.fill(folder, [here(name) for name in names], usages)
         for file in folder.iterdir() if "items" in secret else ():
             if file.name not in {item["path"] for item in secret["items"]}:
                 file.unlink()

@@ -15,7 +15,7 @@ from tandem.internal.v1 import verifier_service_pb2_grpc
 from tandem.rpc.channel import open_channel
 from tandem.rpc.server import RpcServer
 from tandem.v1 import generation_service_pb2_grpc, model_service_pb2_grpc
-from tests.rpc.authority import Authority
+from tests.authority import Authority
 from tests.rpc.fake_verifier import SERVICE, FakeVerifier, serving
 from tests.rpc.replicas import replicas
 from tests.unit.gateway.conftest import byte_level_tokenizer, save_checkpoint
