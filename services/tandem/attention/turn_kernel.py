@@ -7,6 +7,8 @@ and Gimelshein, "Online normalizer calculation for softmax", 2018).
 import triton
 import triton.language as tl
 
+from tandem.attention.widen_kernel import widened
+
 
 @triton.jit
 def nothing_seen(BLOCK_ROWS: tl.constexpr, HEAD_DIM: tl.constexpr):
@@ -51,16 +53,13 @@ def read_turn(
 @triton.jit
 def take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION: tl.constexpr):
     """What rows have seen so far, and some more keys: greatest score, sum of weights, weighted sum of values."""
-    # Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction.
-    k = k if k.dtype == q.dtype else k.to(tl.float32).to(q.dtype)
-    scores = tl.where(is_seen, tl.dot(q, k, input_precision=PRECISION) * key_scale, float("-inf"))
+    scores = tl.where(is_seen, tl.dot(q, widened(k, q), input_precision=PRECISION) * key_scale, float("-inf"))
     newest = tl.maximum(greatest, tl.max(scores, 1))
     # A row that has seen no key yet has -inf, from which nothing may be subtracted.
     base = tl.where(newest == float("-inf"), 0.0, newest)
     shrink = tl.exp(greatest - base)
     weight = tl.exp(scores - base[:, None])
-    v = v if v.dtype == q.dtype else v.to(tl.float32).to(q.dtype)
-    summed = summed * shrink[:, None] + tl.dot(weight.to(q.dtype), v, input_precision=PRECISION)
+    summed = summed * shrink[:, None] + tl.dot(weight.to(q.dtype), widened(v, q), input_precision=PRECISION)
     return newest, total * shrink + tl.sum(weight, 1), summed
 
 

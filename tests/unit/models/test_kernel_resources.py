@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 SERVICES = Path(__file__).parents[3] / "services"
-PARTS = {"turn_kernel", "choice_kernel", "tile_kernel"}  # of the kernels of other modules
+PARTS = {"turn_kernel", "widen_kernel", "choice_kernel", "tile_kernel"}  # of the kernels of other modules
 MAX_SHARED = 227 << 10  # bytes of a program
 MAX_REGISTERS = 1 << 16  # of a program
 MAX_SPILLED = 512  # bytes of a thread: attention of full layers has 300 of them

@@ -10,6 +10,13 @@ _BLOCK = 1024
 
 
 @triton.jit
+def gelu(x):
+    """The approximation by tanh."""
+    # tanh(z) = 2 sigmoid(2 z) - 1, so gelu's 0.5 (1 + tanh(z)) is sigmoid(2 z).
+    return x * tl.sigmoid(1.5957691216057308 * (x + 0.044715 * x * x * x))
+
+
+@triton.jit
 def _gate_rows(
     product,  # [T, 2 * size]
     output,  # [T, size]
@@ -25,9 +32,7 @@ def _gate_rows(
     kind = output.dtype.element_ty
     gate = tl.load(product + row * 2 * size + columns, mask=is_column, other=0.0).to(tl.float32)
     up = tl.load(product + row * 2 * size + size + columns, mask=is_column, other=0.0).to(tl.float32)
-    # tanh(z) = 2 sigmoid(2 z) - 1, so gelu's 0.5 (1 + tanh(z)) is sigmoid(2 z).
-    activation = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
-    tl.store(output + row * size + columns, (activation.to(kind).to(tl.float32) * up).to(kind), mask=is_column)
+    tl.store(output + row * size + columns, (gelu(gate).to(kind).to(tl.float32) * up).to(kind), mask=is_column)
 
 
 def gate_rows(product: torch.Tensor) -> torch.Tensor:  # [T, 2 * size], gate before up -> [T, size]

@@ -16,6 +16,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tandem.attention.overlap import is_overlapping
+from tandem.attention.widen_kernel import widened
 from tandem.models.gemma4.tile_kernel import announce_weights, write_tile
 
 ALIGNMENT = 16  # bytes, of where a row of weights begins
@@ -61,9 +62,7 @@ def _product(
     sums = tl.zeros((BLOCK_OUT, BLOCK_ROWS), tl.float32)
     for inner in range(start, stop, BLOCK_IN):
         x = rows.load([0, inner])
-        # By way of float32: straight to bfloat16 is a slow instruction.
-        block = weights.load([tile * BLOCK_OUT, inner]).to(tl.float32).to(x.dtype)
-        sums = tl.dot(block, x.T, sums, input_precision="ieee")
+        sums = tl.dot(widened(weights.load([tile * BLOCK_OUT, inner]), x), x.T, sums, input_precision="ieee")
     if NUM_EARLY_LINES > 0:
         tl.extra.cuda.gdc_launch_dependents()
     write_tile(

@@ -11,15 +11,11 @@ import torch
 import triton
 import triton.language as tl
 
+from tandem.attention.widen_kernel import widened
+from tandem.models.gemma4.activation_kernel import gelu
 from tandem.models.gemma4.expert_matrices import ExpertMatrices
 
 _NUM_SKINNY_ROWS = 256
-
-
-@triton.jit
-def _widened(weights, rows):
-    """Weights as the rows are. Of 8 bits: by way of float32, since straight to bfloat16 is a slow instruction."""
-    return weights if weights.dtype == rows.dtype else weights.to(tl.float32).to(rows.dtype)
 
 
 @triton.jit
@@ -60,18 +56,16 @@ def _gate_up_kernel(
         )
         weights = matrix + columns[None, :] * hidden_size + inner[:, None]
         mask = is_inner[:, None] & is_column[None, :]
-        gate = tl.dot(x, _widened(tl.load(weights, mask=mask, other=0.0), x), gate, input_precision="ieee")
+        gate = tl.dot(x, widened(tl.load(weights, mask=mask, other=0.0), x), gate, input_precision="ieee")
         up_weights = tl.load(weights + size * hidden_size, mask=mask, other=0.0)
-        up = tl.dot(x, _widened(up_weights, x), up, input_precision="ieee")
+        up = tl.dot(x, widened(up_weights, x), up, input_precision="ieee")
     if scales is not None:
         scale = scales + expert * (2 * size) + columns
         gate *= tl.load(scale, mask=is_column, other=0.0)[None, :]
         up *= tl.load(scale + size, mask=is_column, other=0.0)[None, :]
-    # tanh(z) = 2 sigmoid(2 z) - 1, so gelu's 0.5 (1 + tanh(z)) is sigmoid(2 z).
-    activation = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
     tl.store(
         activated + places[:, None].to(tl.int64) * size + columns[None, :],
-        (activation * up).to(activated.dtype.element_ty),
+        (gelu(gate) * up).to(activated.dtype.element_ty),
         mask=is_row[:, None] & is_column[None, :],
     )
 
@@ -118,7 +112,7 @@ def _down_kernel(
             mask=is_inner[:, None] & is_column[None, :],
             other=0.0,
         )
-        product = tl.dot(x, _widened(weights, x), product, input_precision="ieee")
+        product = tl.dot(x, widened(weights, x), product, input_precision="ieee")
     if scales is not None:
         product *= tl.load(scales + expert * hidden_size + columns, mask=is_column, other=0.0)[None, :]
     product *= tl.load(row_weights + targets, mask=is_row, other=0.0)[:, None]
