@@ -7,12 +7,18 @@ overlapping ones wait for them), and those in which none does. No draft stands, 
 token.
 
     python -m tests.gpu.time_rounds --cases 1x512,1x32768 --weights fp8 --top 20
-    python -m tests.gpu.time_rounds --cases 1x512 --layers 12 --top 0  # to compare kernels, in a few seconds
+
+To compare kernels in a few seconds, with another value of a constant:
+
+    python -m tests.gpu.time_rounds --cases 1x512 --layers 12 --top 0 \\
+        --set tandem.models.gemma4.skinny_kernel._NUM_EARLY_LINES=8
 """
 
 import argparse
+import ast
 import copy
 import gc
+import importlib
 import json
 import sys
 import tempfile
@@ -222,6 +228,15 @@ def shape_of(preset: str, num_layers: int) -> Shape:
     return Shape(preset, target, DRAFTERS[preset])
 
 
+def set_constant(text: str) -> None:
+    """MODULE.NAME=VALUE: gives a module's constant another value."""
+    path, _, value = text.partition("=")
+    module_name, _, name = path.rpartition(".")
+    module = importlib.import_module(module_name)
+    getattr(module, name)  # there must be one
+    setattr(module, name, ast.literal_eval(value))
+
+
 def floor_ms(arguments: argparse.Namespace, case: Case, num_drafts: int, speed: float) -> float:
     """The least time of a round, by its bytes."""
     config = PresetConfig(preset=arguments.preset, random_weights=True, num_speculative_tokens=MAX_DRAFTS)
@@ -255,6 +270,7 @@ def main() -> int:
     parser.add_argument("--weights", default="dtype", choices=LINEARS)
     parser.add_argument("--cases", default="1x512,8x512,32x512,1x32768", help="BATCHxPROMPT, with commas between")
     parser.add_argument("--layers", type=int, default=0, help="of the target, the first of them; 0: all")
+    parser.add_argument("--set", action="append", default=[], metavar="MODULE.NAME=VALUE", help="of a constant")
     parser.add_argument("--rounds", type=int, default=200, help="of each measurement")
     parser.add_argument("--top", type=int, default=14, help="kernels to show; 0: no profile")
     arguments = parser.parse_args()
@@ -262,6 +278,8 @@ def main() -> int:
         print("needs a GPU", file=sys.stderr)
         return 1
     started_at = time.perf_counter()
+    for text in arguments.set:
+        set_constant(text)
     torch.manual_seed(0)
     networks = Networks(shape_of(arguments.preset, arguments.layers), LINEARS[arguments.weights])
     speed = read_speed(networks.target.embed_tokens)
