@@ -5,7 +5,8 @@ device never waits for it. That needs sequences which only decode, and whose nex
 holds. In any other round the host takes part, once those under way have been settled.
 
 A sequence that ends is noticed a round late. What the surplus round wrote for it is dropped; blocks are reserved for
-the rows of all rounds that may be under way, and rows beyond them write where nobody reads.
+the rows of all rounds that may be under way, and rows beyond them write where nobody reads. Where all sequences are so
+near their last token that none may be left, the host waits for results after all.
 """
 
 from collections import deque
@@ -112,7 +113,8 @@ class RunAhead:
             return False
         # Who has no more tokens left than there are rounds under way will have ended in the last of them.
         sequences = [one for one in self._scheduler.decoding if one.num_tokens_left > self._num_rounds_of(one)]
-        if not sequences:
+        # If all may have ended by then, it is better to know: a round for nobody keeps the device from who comes next.
+        if not any(one.num_tokens_left > self._num_rows_of(one) for one in sequences):
             return False
         limits = self._scheduler.limits
         size = batch_size(len(sequences), limits.max_sequences)
@@ -185,15 +187,18 @@ class RunAhead:
     def _num_rounds_of(self, sequence: Sequence) -> int:
         return sum(one.has(sequence) for one in self._rounds)
 
+    def _num_rows_of(self, sequence: Sequence) -> int:
+        """Tokens that the rounds under way give it at most."""
+        return sum(one.launched.num_drafts + 1 for one in self._rounds if one.has(sequence))
+
     def _furthest(self, sequences: Many[Sequence]) -> int:
         """Position that no row stands beyond, in a round launched now."""
         return max(len(one.committed) for one in sequences) + self._scheduler.limits.rows_ahead - 1
 
     def _end_of(self, sequence: Sequence, num_rows: int) -> int:
         """Tokens that need a block, once the rounds under way and one of `num_rows` have accepted every draft."""
-        ahead = sum(one.launched.num_drafts + 1 for one in self._rounds if one.has(sequence))
         last = sequence.num_prompt_tokens + sequence.stopping.max_tokens - 1  # the last token allowed has no KV
-        return min(len(sequence.committed) - 1 + ahead + num_rows, last)
+        return min(len(sequence.committed) - 1 + self._num_rows_of(sequence) + num_rows, last)
 
     def _new_blocks(self, sequence: Sequence, slot: int) -> list[tuple[str, int, int]]:
         return [

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from tandem.core.sampling_params import OutputParams
+from tandem.core.sampling_params import OutputParams, StoppingParams
 from tandem.core.sequence import FinishReason
 from tandem.engine.device_drafter import DeviceDrafter
 from tandem.engine.draft_source import DrafterInfo, Drafts
@@ -158,8 +158,9 @@ def test_few_drafts_go_through_a_round_with_room_for_more(device_target, plain):
     assert max(accepted) == 3
 
 
-def test_the_last_tokens_are_sent_before_the_surplus_round_has_ended(device_target, plain, monkeypatch, steady_rounds):
-    """Nobody waits for the round that was launched before it was known that the last sequence ends."""
+@pytest.fixture
+def rounds(monkeypatch):
+    """Counts rounds that were launched, and those that the host waited for."""
     launch, wait, counts = SteadyRunner.launch, Launched.wait, {"launched": 0, "waited for": 0}
 
     def launching(self, *args):
@@ -172,15 +173,30 @@ def test_the_last_tokens_are_sent_before_the_surplus_round_has_ended(device_targ
 
     monkeypatch.setattr(SteadyRunner, "launch", launching)
     monkeypatch.setattr(Launched, "wait", waiting)
-    text = {0: [*sequences(0)[0].prompt_token_ids, *plain[0.0][0]]}
-    with running(device_target, lambda inputs: Oracle(inputs, text), **LIMITS) as under_test:
+    return counts
+
+
+def test_the_last_tokens_are_sent_before_the_surplus_round_has_ended(device_target, plain, rounds, steady_rounds):
+    """Nobody waits for the round that was launched before it was known that the last sequence ends."""
+    prompt, text = list(sequences(0)[0].prompt_token_ids), plain[0.0][0]
+    length = next(place for place, token_id in enumerate(text) if place > 7 and token_id not in text[:place]) + 1
+    stopping = StoppingParams(100, stop_token_ids=frozenset({text[length - 1]}))
+    with running(device_target, lambda inputs: Oracle(inputs, {0: prompt + text}), **LIMITS) as under_test:
         for number in range(2):
-            sequence = sequences(7)[0]
-            sequence.sequence_id = number
-            assert under_test.generate([sequence]) == plain[0.0][:1]
+            sequence = new_sequence(number, prompt, k=7, stopping=stopping)
+            assert under_test.generate([sequence]) == [text[:length]]
             # By the time of the second text, the first one's surplus round has been waited for too.
-            assert counts["waited for"] == steady_rounds["settled"] + number
-            assert counts["launched"] == counts["waited for"] + 1
+            assert rounds["waited for"] == steady_rounds["settled"] + number
+            assert rounds["launched"] == rounds["waited for"] + 1
+
+
+@pytest.mark.parametrize("max_tokens", range(2, 14))
+def test_no_round_is_launched_where_none_may_be_left(device_target, plain, rounds, steady_rounds, max_tokens):
+    """A sequence alone that ends by its length, whatever stands: the device is free when it ends."""
+    prompt, text = list(sequences(0)[0].prompt_token_ids), plain[0.0][0]
+    with running(device_target, lambda inputs: Oracle(inputs, {0: prompt + text}), **LIMITS) as under_test:
+        assert under_test.generate([new_sequence(0, prompt, max_tokens, k=7)]) == [text[:max_tokens]]
+    assert rounds["launched"] == steady_rounds["settled"]
 
 
 def test_no_round_has_more_rows_than_a_step_may(device_target, pair, plain, monkeypatch):
