@@ -71,8 +71,13 @@ def address(tmp_path):
 
 
 @pytest.fixture
-async def link(address, exchange, metrics):
-    link = AheadLink(address, exchange, "target-rev", TIMEOUT_SECONDS, metrics)
+def timeout_seconds():
+    return TIMEOUT_SECONDS
+
+
+@pytest.fixture
+async def link(address, exchange, metrics, timeout_seconds):
+    link = AheadLink(address, exchange, "target-rev", timeout_seconds, metrics)
     following = asyncio.create_task(link.follow())
     yield link
     assert not following.done()
@@ -118,6 +123,7 @@ async def test_a_round_is_asked_for_before_its_inputs_are_there(address, link, e
         assert not exchange.releases and not metrics.value(names.SPEC_FALLBACKS, reason="late")
 
 
+@pytest.mark.parametrize("timeout_seconds", [10.0])
 async def test_the_host_may_still_wait_for_drafts(address, link, exchange):
     async with attached(FakeDrafter(handed_over), address, link):
         assert await asyncio.to_thread(link.begin, wanted([0, 3], 3))
