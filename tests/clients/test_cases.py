@@ -4,8 +4,8 @@ import grpc
 import pytest
 
 from tandem.v1 import generation_service_pb2, generation_service_pb2_grpc, types_pb2
+from tests.authority import Authority
 from tests.clients.replica import KEY
-from tests.deploy.authority import Authority
 from tests.e2e.conftest import wait_until
 
 pytestmark = pytest.mark.timeout(300)  # the first case of a client waits until it is built

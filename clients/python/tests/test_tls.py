@@ -7,7 +7,7 @@ import pytest
 
 from clients.python.tests.fake_server import answered, serving
 from tandem_client import AsyncClient, Client, Tls, Unavailable
-from tests.deploy.authority import Authority
+from tests.authority import Authority
 
 NAME = "tandem.example"
 
@@ -19,7 +19,7 @@ def certificates(tmp_path_factory):
     authority = Authority(folder / "authority")
     for name, usage in (("server", "server auth"), ("client", "client auth")):
         (folder / name).mkdir()
-        authority.issue(folder / name, [NAME], [usage])
+        authority.fill(folder / name, [NAME], [usage])
     return folder
 
 
