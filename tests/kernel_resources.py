@@ -1,8 +1,8 @@
 """Compiles every kernel for a Hopper GPU, which takes none: `python -m tests.kernel_resources`.
 
 Kernels are called as steps of Gemma 4 31B, its drafter and 26B-A4B call them, with tensors of the CPU: instead of being
-launched, each is compiled. A line each: what is called, then for each kernel registers of a thread,
-bytes that did not fit them, and bytes of shared memory. A multiprocessor has 65,536 registers and 227 KiB.
+launched, each is compiled. A line each: what is called, then for each kernel registers of a thread, bytes that did not
+fit them, and bytes of shared memory. A multiprocessor has 65,536 registers and 227 KiB.
 """
 
 import json
@@ -28,7 +28,6 @@ from tandem.attention import paged_kernel, plan_kernel
 from tandem.attention.device_batch import DeviceBatch
 from tandem.attention.overlap import is_overlapping
 from tandem.attention.splits import GROWING, WINDOWED
-from tandem.kv_cache.group import KvGroup
 from tandem.models.gemma4 import (
     activation_kernel,
     embed_kernel,
@@ -42,6 +41,7 @@ from tandem.models.gemma4.candidate_kernel import fused_candidate_logits
 from tandem.models.gemma4.expert_matrices import ExpertMatrices
 from tandem.models.gemma4.fp8_linear import FP8
 from tandem.models.gemma4.moe_kernels import mix_by_kernels
+from tandem.models.gemma4.presets import target_preset
 from tandem.sampling.fused_choice import fused_sample
 from tandem.sampling.rows import NO_TOP_K, SamplingRows
 from tandem.sampling.rows_kernel import read_rows
@@ -49,11 +49,11 @@ from tandem.sampling.rows_kernel import read_rows
 HOPPER = GPUTarget("cuda", 90, 32)
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16
-VOCABULARY = 262_144
-HIDDEN, DRAFTER_HIDDEN = 5376, 1024
-SLIDING = KvGroup("sliding", (0,), num_kv_heads=16, head_dim=256, window=1024)
-FULL = KvGroup("full", (0,), num_kv_heads=4, head_dim=512, window=None)
-NUM_HEADS, BLOCK_SIZE = 32, 16
+TARGET, MIXTURE = target_preset("gemma-4-31b"), target_preset("gemma-4-26b-a4b")
+VOCABULARY, HIDDEN, NUM_HEADS = TARGET.vocab_size, TARGET.hidden_size, TARGET.num_attention_heads
+SLIDING, FULL = TARGET.kv_groups
+DRAFTER_HIDDEN = 1024
+BLOCK_SIZE = 16
 
 Call = tuple[str, Callable[[], object]]
 
@@ -108,7 +108,8 @@ def layer_calls() -> Iterator[Call]:
     yield "softcap", partial(softcap_kernel.cap_rows, empty(8, VOCABULARY), 30.0)
     tables = empty(VOCABULARY, HIDDEN), empty(), empty(1, HIDDEN)
     yield "embedding", partial(embed_kernel.embed_beside, zeros(1, dtype=torch.int64), *tables)
-    for group, is_k_eq_v in ((SLIDING, False), (FULL, True)):
+    for group in TARGET.kv_groups:
+        is_k_eq_v = TARGET.attention[group.name].is_k_eq_v
         num_projected = NUM_HEADS + group.num_kv_heads * (1 if is_k_eq_v else 2)
         weights = empty(NUM_HEADS + 2 * group.num_kv_heads, group.head_dim), 1e-6
         angles = empty(8, 1, group.head_dim), empty(8, 1, group.head_dim)
@@ -151,7 +152,9 @@ def product_calls() -> Iterator[Call]:
 
 def expert_calls() -> Iterator[Call]:
     """The experts of 26B-A4B."""
-    hidden_size, size, num_experts, top_k = 2816, 704, 128, 8
+    experts, hidden_size = MIXTURE.experts, MIXTURE.hidden_size
+    assert experts
+    size, num_experts, top_k = experts.intermediate_size, experts.num_experts, experts.top_k
     for dtype in (BF16, FP8):
         matrices = [
             ExpertMatrices(num_experts, *shape, dtype, CPU) for shape in ((hidden_size, 2 * size), (size, hidden_size))

@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from tandem.cli.bench.preset.config import PresetConfig
 from tandem.cli.bench.preset.floor import Floors
 from tandem.cli.bench.preset.kind import Kind, Way
-from tandem.cli.bench.preset.shape import Shape
+from tandem.cli.bench.preset.shape import Shape, find_shape
 from tandem.engine.assembly import drafter_kv
 from tandem.engine.device_drafter import DeviceDrafter
 from tandem.engine.steady_round import Member, RoundShape, SteadyRound
@@ -44,7 +45,7 @@ from tandem.kv_cache.storage import KvStorage
 from tandem.models.gemma4.drafter import Gemma4MtpDrafter
 from tandem.models.gemma4.fp8_linear import Fp8Linear
 from tandem.models.gemma4.linear import Linear
-from tandem.models.gemma4.presets import DRAFTERS, TARGETS
+from tandem.models.gemma4.presets import TARGETS
 from tandem.models.gemma4.random_weights import RandomWeights
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_drafter, load_target
@@ -64,6 +65,7 @@ class Networks:
     """Target and drafter with random weights."""
 
     def __init__(self, shape: Shape, linear: type[Linear]) -> None:
+        self.shape = shape
         source = RandomWeights(DEVICE)
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in ("target", "drafter")]
@@ -220,12 +222,14 @@ def read_speed(memory: torch.Tensor) -> float:
 
 def shape_of(preset: str, num_layers: int) -> Shape:
     """A preset's, or that of the first layers of its target."""
-    target = copy.deepcopy(TARGETS[preset])
-    if num_layers:
-        text = target.get("text_config", target)
-        text["layer_types"] = text["layer_types"][:num_layers]
-        text["num_hidden_layers"] = num_layers
-    return Shape(preset, target, DRAFTERS[preset])
+    shape = find_shape(preset)
+    if not num_layers:
+        return shape
+    target = copy.deepcopy(shape.target)
+    text = target.get("text_config", target)
+    text["layer_types"] = text["layer_types"][:num_layers]
+    text["num_hidden_layers"] = num_layers
+    return replace(shape, target=target)
 
 
 def set_constant(text: str) -> None:
@@ -240,7 +244,7 @@ def set_constant(text: str) -> None:
 def floor_ms(arguments: argparse.Namespace, case: Case, num_drafts: int, speed: float) -> float:
     """The least time of a round, by its bytes."""
     config = PresetConfig(preset=arguments.preset, random_weights=True, num_speculative_tokens=MAX_DRAFTS)
-    floors = Floors(shape_of(arguments.preset, arguments.layers), config)
+    floors = Floors(case.networks.shape, config)
     way = Way("inprocess" if num_drafts else "none", arguments.weights, adaptive_k=False)
     return floors.of(way, Kind(case.batch, case.prompt, SERIES)).milliseconds(speed)
 

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from tandem.attention.overlap import is_overlapping
+from tandem.attention.plan_kernel import PIECE_SIZE
 from tandem.attention.turn_kernel import nothing_seen, read_turn, shares, take_in
 
 WHOLE_FROM = 128  # programs: as many as keep a GPU busy with a whole piece each
@@ -26,7 +27,7 @@ _MERGED_AT_ONCE = 8  # splits whose sums are on their way together
 @triton.jit
 def _read_piece(pieces, piece):
     """First row, rows, position, visible keys, sequence, split size."""
-    about = pieces + piece * 6
+    about = pieces + piece * PIECE_SIZE
     return (
         tl.load(about), tl.load(about + 1), tl.load(about + 2), tl.load(about + 3), tl.load(about + 4),
         tl.load(about + 5),
@@ -90,7 +91,7 @@ def _attend_splits(
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
 
-    q, cells, is_row, position = _read_queries(
+    q, _, is_row, position = _read_queries(
         query, first_row, num_rows, start, kv_head, num_kv_heads, GROUP, HEAD_DIM, BLOCK_ROWS
     )
     greatest, total, summed = nothing_seen(BLOCK_ROWS, HEAD_DIM)
