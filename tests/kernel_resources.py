@@ -53,7 +53,7 @@ TARGET, MIXTURE = target_preset("gemma-4-31b"), target_preset("gemma-4-26b-a4b")
 VOCABULARY, HIDDEN, NUM_HEADS = TARGET.vocab_size, TARGET.hidden_size, TARGET.num_attention_heads
 SLIDING, FULL = TARGET.kv_groups
 DRAFTER_HIDDEN = 1024
-BLOCK_SIZE = 16
+BLOCK_SIZE = 32
 
 Call = tuple[str, Callable[[], object]]
 

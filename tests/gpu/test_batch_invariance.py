@@ -17,7 +17,7 @@ from tandem.models.gemma4.weights import load_target
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 NUM_LAYERS = 6  # five sliding ones and a full one
-BLOCK_SIZE = 16
+BLOCK_SIZE = 32
 NUM_ROWS = 8  # K = 7
 STARTS = (0, 1, 15, 100, 127, 128, 500, 700, 1020, 1023, 1024, 1500, 2040, 2043, 2047, 2100)  # 16 sequences
 MAX_POSITION = 2200

@@ -15,7 +15,7 @@ from tests.gpu.captured import milliseconds
 
 DEVICE = torch.device("cuda")
 DTYPE = torch.bfloat16
-BLOCK_SIZE = 16
+BLOCK_SIZE = 32
 NUM_HEADS = 32
 MIN_BYTES = 1 << 28  # of keys and values that take turns, so that none is still in the cache
 GROUPS = {

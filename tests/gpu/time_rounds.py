@@ -53,7 +53,7 @@ from tandem.sampling.judge import judge
 
 DEVICE = torch.device("cuda")
 DTYPE = torch.bfloat16
-BLOCK_SIZE = 16
+BLOCK_SIZE = 32
 MAX_DRAFTS = 7
 SERIES = 20  # rounds between two resets of the positions: bounds the blocks that a sequence needs
 PROFILED = 4  # rounds

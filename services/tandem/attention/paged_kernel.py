@@ -7,12 +7,18 @@ product, so that keys and values are read once.
 Rows are batch-invariant: splits and turns begin at multiples of their size, counted from position 0, and their size
 depends on a row's own position alone (`splits`). What a row does not see adds exact zeros.
 
+A turn's keys and values are two blocks that the copy engine brings, so that no thread computes addresses.
+
 Kernels overlap (`overlap`): plans are older than the kernel before, and are read while that one ends.
 """
+
+from dataclasses import dataclass
+from math import gcd
 
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from tandem.attention.overlap import is_overlapping
 from tandem.attention.plan_kernel import PIECE_SIZE
@@ -21,6 +27,7 @@ from tandem.attention.turn_kernel import nothing_seen, read_turn, shares, take_i
 WHOLE_FROM = 128  # programs: as many as keep a GPU busy with a whole piece each
 _MAX_WHOLE_SPLITS = 16  # of a piece: longer ones would keep the others waiting
 _MAX_WHOLE_NUMBERS = 1 << 13  # of a program's sums, of which it then has two
+_SPLIT_PROGRAMS = 264  # two for each multiprocessor: more would begin anew, and most of them find no split
 _MERGED_AT_ONCE = 8  # splits whose sums are on their way together
 
 
@@ -39,25 +46,32 @@ def _read_queries(
     query,  # [T, num_heads, HEAD_DIM]
     first_row,
     num_rows,
-    start,  # position of the first row
     kv_head,
     num_kv_heads: tl.constexpr,
     GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
 ):
-    """A piece's queries of a KV head [BLOCK_ROWS, HEAD_DIM] and their places, which of them there are, positions."""
+    """A piece's queries of a KV head [BLOCK_ROWS, HEAD_DIM] and their places, and which of them there are."""
     rows, dims = tl.arange(0, BLOCK_ROWS), tl.arange(0, HEAD_DIM)
     row, head = rows // GROUP, kv_head * GROUP + rows % GROUP
     is_row = row < num_rows
     cells = (((first_row + row) * (num_kv_heads * GROUP) + head) * HEAD_DIM)[:, None] + dims[None, :]
-    return tl.load(query + cells, mask=is_row[:, None], other=0.0), cells, is_row, start + row
+    return tl.load(query + cells, mask=is_row[:, None], other=0.0), cells, is_row
+
+
+@triton.jit
+def _seen_by(start, end, window, GROUP: tl.constexpr, BLOCK_ROWS: tl.constexpr):
+    """[BLOCK_ROWS] positions of the first and the last key that each row sees, of keys before `end`."""
+    position = start + tl.arange(0, BLOCK_ROWS) // GROUP
+    return position - window + 1, tl.minimum(position, end - 1)
 
 
 @triton.jit
 def _attend_splits(
     query,  # [T, num_heads, HEAD_DIM]
-    kv,  # [num_slots, 2, STORED_HEADS, HEAD_DIM], as the query or of 8 bits; the first num_kv_heads are read
+    keys,  # descriptor of [num_slots, 2 * STORED_HEADS * HEAD_DIM], as the query or of 8 bits
+    values,  # the same, in blocks of VALUE_DIMS
     pieces,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables,  # [S, table_width] int32
     sums,  # [P, num_kv_heads, max_splits, BLOCK_ROWS, HEAD_DIM] float32: of values, weighted
@@ -70,42 +84,46 @@ def _attend_splits(
     STORED_HEADS: tl.constexpr,
     GROUP: tl.constexpr,  # query heads a KV head
     HEAD_DIM: tl.constexpr,
+    VALUE_DIMS: tl.constexpr,  # of a program, of HEAD_DIM
     KV_BLOCK: tl.constexpr,  # tokens of a KV block
     BLOCK_ROWS: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
     PRECISION: tl.constexpr,
     OVERLAPS: tl.constexpr,
 ):
-    piece, kv_head, number = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    """Some splits of a piece, those whose number is the program's or further by a multiple of the programs'."""
+    PARTS: tl.constexpr = HEAD_DIM // VALUE_DIMS
+    piece, kv_head, first_dim = tl.program_id(0), tl.program_id(1) // PARTS, tl.program_id(1) % PARTS * VALUE_DIMS
     first_row, num_rows, start, num_keys, sequence, split_size = _read_piece(pieces, piece)
     first_key = tl.maximum(0, start - window + 1)
     end_key = tl.minimum(num_keys, start + num_rows)
-    begin = (first_key // split_size + number) * split_size
-    end = begin + split_size
-    if (begin >= end_key) | (num_rows == 0):
+    first_split, end_split = first_key // split_size, tl.cdiv(end_key, split_size)
+    if (first_split + tl.program_id(2) >= end_split) | (num_rows == 0):
         return
-    begin = tl.maximum(begin, first_key // BLOCK_KEYS * BLOCK_KEYS)
-    end = tl.minimum(end, end_key)
+    oldest, last = _seen_by(start, end_key, window, GROUP, BLOCK_ROWS)
     table = tables + sequence.to(tl.int64) * table_width
     if OVERLAPS:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
 
-    q, _, is_row, position = _read_queries(
-        query, first_row, num_rows, start, kv_head, num_kv_heads, GROUP, HEAD_DIM, BLOCK_ROWS
-    )
-    greatest, total, summed = nothing_seen(BLOCK_ROWS, HEAD_DIM)
-    for block in range(begin, end, BLOCK_KEYS):
-        k, v, is_seen = read_turn(
-            kv, table, block, first_key, end, position, window, kv_head, STORED_HEADS, HEAD_DIM, KV_BLOCK, BLOCK_KEYS
-        )
-        greatest, total, summed = take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
+    q, _, is_row = _read_queries(query, first_row, num_rows, kv_head, num_kv_heads, GROUP, HEAD_DIM, BLOCK_ROWS)
+    rows, dims = tl.arange(0, BLOCK_ROWS), first_dim + tl.arange(0, VALUE_DIMS)
+    for split in range(first_split + tl.program_id(2), end_split, tl.num_programs(2)):
+        begin = tl.maximum(split * split_size, first_key // BLOCK_KEYS * BLOCK_KEYS)
+        end = tl.minimum((split + 1) * split_size, end_key)
+        greatest, total, summed = nothing_seen(BLOCK_ROWS, VALUE_DIMS)
+        for turn in range(begin, end, BLOCK_KEYS):
+            k, v, is_seen = read_turn(
+                keys, values, kv_head * HEAD_DIM, (STORED_HEADS + kv_head) * HEAD_DIM + first_dim,
+                table, turn, oldest, last, KV_BLOCK, BLOCK_KEYS,
+            )  # fmt: skip
+            greatest, total, summed = take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION)
 
-    part = ((piece * num_kv_heads + kv_head) * max_splits + number).to(tl.int64) * BLOCK_ROWS
-    part += tl.arange(0, BLOCK_ROWS)
-    tl.store(sums + part[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :], summed, mask=is_row[:, None])
-    tl.store(weights + part * 2, greatest, mask=is_row)
-    tl.store(weights + part * 2 + 1, total, mask=is_row)
+        part = ((piece * num_kv_heads + kv_head) * max_splits + split - first_split).to(tl.int64) * BLOCK_ROWS + rows
+        tl.store(sums + part[:, None] * HEAD_DIM + dims[None, :], summed, mask=is_row[:, None])
+        # All parts of the dimensions have the same.
+        tl.store(weights + part * 2, greatest, mask=is_row)
+        tl.store(weights + part * 2 + 1, total, mask=is_row)
 
 
 @triton.jit
@@ -159,7 +177,7 @@ def _merge_splits(
 @triton.jit
 def _attend_whole(
     query,  # [T, num_heads, HEAD_DIM]
-    kv,  # [num_slots, 2, STORED_HEADS, HEAD_DIM], as the query or of 8 bits; the first num_kv_heads are read
+    kv,  # descriptor of [num_slots, 2 * STORED_HEADS * HEAD_DIM], as the query or of 8 bits
     pieces,  # [P, 6] int32: first row, rows, position, visible keys, sequence, split size
     tables,  # [S, table_width] int32
     output,  # [T, num_heads, HEAD_DIM]
@@ -183,25 +201,25 @@ def _attend_whole(
     first_row, num_rows, start, num_keys, sequence, split_size = _read_piece(pieces, piece)
     first_key = tl.maximum(0, start - window + 1)
     end = tl.minimum(num_keys, start + num_rows)
+    oldest, last = _seen_by(start, end, window, GROUP, BLOCK_ROWS)
     table = tables + sequence.to(tl.int64) * table_width
     begin = first_key // BLOCK_KEYS * BLOCK_KEYS
     if OVERLAPS:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
 
-    q, cells, is_row, position = _read_queries(
-        query, first_row, num_rows, start, kv_head, num_kv_heads, GROUP, HEAD_DIM, BLOCK_ROWS
-    )
+    q, cells, is_row = _read_queries(query, first_row, num_rows, kv_head, num_kv_heads, GROUP, HEAD_DIM, BLOCK_ROWS)
     greatest, total, summed = nothing_seen(BLOCK_ROWS, HEAD_DIM)
     new_greatest, new_total, new_summed = greatest, total, summed  # of the present split
-    for block in range(begin, end, BLOCK_KEYS):
+    for turn in range(begin, end, BLOCK_KEYS):
         k, v, is_seen = read_turn(
-            kv, table, block, first_key, end, position, window, kv_head, STORED_HEADS, HEAD_DIM, KV_BLOCK, BLOCK_KEYS
-        )
+            kv, kv, kv_head * HEAD_DIM, (STORED_HEADS + kv_head) * HEAD_DIM,
+            table, turn, oldest, last, KV_BLOCK, BLOCK_KEYS,
+        )  # fmt: skip
         new_greatest, new_total, new_summed = take_in(
             q, k, v, is_seen, key_scale, new_greatest, new_total, new_summed, PRECISION
         )
-        if ((block + BLOCK_KEYS) % split_size == 0) | (block + BLOCK_KEYS >= end):
+        if ((turn + BLOCK_KEYS) % split_size == 0) | (turn + BLOCK_KEYS >= end):
             greatest, old_share, new_share = shares(greatest, new_greatest)
             total = tl.fma(total, old_share, new_total * new_share)
             summed = tl.fma(summed, old_share[:, None], new_summed * new_share[:, None])
@@ -227,7 +245,7 @@ def attend_paged(
     num_heads, head_dim = query.shape[1:]
     num_kv_heads, num_pieces = kv.shape[2], pieces.shape[0]
     group = num_heads // num_kv_heads
-    stored_heads = kv.stride(1) // head_dim
+    width, stored_heads = kv.stride(0), kv.stride(1) // head_dim
     assert kv.stride() == (2 * stored_heads * head_dim, stored_heads * head_dim, head_dim, 1)
     output = torch.empty_like(query)
     overlaps = is_overlapping(query.device)
@@ -239,27 +257,35 @@ def attend_paged(
         "OVERLAPS": overlaps,
         "launch_pdl": overlaps,
     }
-    block_keys, num_warps, num_stages = _manner_of(block_rows * head_dim, head_dim, query.dtype)
+    manner = _manner_of(block_rows, head_dim, query.dtype)
+    block_keys = gcd(manner.block_keys, block_size)
     reading = {
         "STORED_HEADS": stored_heads,
         "KV_BLOCK": block_size,
         "BLOCK_KEYS": block_keys,
         "PRECISION": "ieee" if query.dtype == torch.float32 else "tf32",
-        "num_stages": num_stages,
-        "num_warps": num_warps,
+        "num_stages": manner.num_stages,
+        "num_warps": manner.num_warps,
     }
+
+    def blocks_of(num_dims: int) -> TensorDescriptor:
+        return TensorDescriptor(kv, [kv.shape[0], width], [width, 1], [block_keys, num_dims])
+
+    keys = blocks_of(head_dim)
     can_be_whole = max_splits <= _MAX_WHOLE_SPLITS and block_rows * head_dim <= _MAX_WHOLE_NUMBERS
     if can_be_whole and num_pieces * num_kv_heads >= WHOLE_FROM:
         _attend_whole[(num_pieces, num_kv_heads)](
-            query, kv, pieces, tables, output, tables.shape[1], window, key_scale, value_scale, **shape, **reading
+            query, keys, pieces, tables, output, tables.shape[1], window, key_scale, value_scale, **shape, **reading
         )
         return output
     sizes = (num_pieces, num_kv_heads, max_splits, block_rows)
     sums = torch.empty((*sizes, head_dim), dtype=torch.float32, device=query.device)
     weights = torch.empty((*sizes, 2), dtype=torch.float32, device=query.device)
-    _attend_splits[(num_pieces, num_kv_heads, max_splits)](
-        query, kv, pieces, tables, sums, weights, tables.shape[1], max_splits, window, key_scale,
-        **shape, **reading,
+    num_columns = num_kv_heads * head_dim // manner.value_dims
+    num_at_once = min(max_splits, triton.cdiv(_SPLIT_PROGRAMS, num_pieces * num_columns))
+    _attend_splits[(num_pieces, num_columns, num_at_once)](
+        query, keys, blocks_of(manner.value_dims), pieces, tables, sums, weights, tables.shape[1], max_splits, window,
+        key_scale, VALUE_DIMS=manner.value_dims, **shape, **reading,
     )  # fmt: skip
     _merge_splits[(num_pieces, num_kv_heads, block_rows)](
         sums, weights, output, pieces, max_splits, window, value_scale,
@@ -268,11 +294,19 @@ def attend_paged(
     return output
 
 
-def _manner_of(numbers: int, head_dim: int, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Keys of a turn, warps and stages, by the numbers that a program sums up. The same for split and whole pieces.
+@dataclass(frozen=True)
+class _Manner:
+    """How a program goes about its splits. Of these, keys and warps decide how a row rounds."""
 
-    Measured on an H100 with the heads of 31B and its drafter.
-    """
+    block_keys: int  # of a turn
+    value_dims: int  # of the head, that it sums up
+    num_warps: int
+    num_stages: int
+
+
+def _manner_of(block_rows: int, head_dim: int, dtype: torch.dtype) -> _Manner:
+    """The same for split and whole pieces. Measured on an H100 with the heads of 31B and its drafter."""
+    numbers = block_rows * head_dim
     if dtype == torch.float32:
-        return max(16, min(32, (1 << 13) // head_dim)), 8 if numbers >= 1 << 14 else 4, 1
-    return 64 if numbers <= 1 << 12 else 32, 8, 3
+        return _Manner(max(16, min(32, (1 << 13) // head_dim)), head_dim, 8 if numbers >= 1 << 14 else 4, 1)
+    return _Manner(32, head_dim // 2 if numbers > 1 << 14 else head_dim, 4, 3)

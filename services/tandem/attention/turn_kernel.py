@@ -22,38 +22,35 @@ def nothing_seen(BLOCK_ROWS: tl.constexpr, HEAD_DIM: tl.constexpr):
 
 @triton.jit
 def read_turn(
-    kv,
+    keys,  # descriptor of [num_slots, columns], that loads [BLOCK_KEYS, head_dim]
+    values,  # descriptor of the same, that loads [BLOCK_KEYS, of it what is summed up]
+    key_column,
+    value_column,
     table,
-    block,  # position of the turn's first key
-    first_key,
-    end,
-    position,  # [BLOCK_ROWS] of rows
-    window,
-    kv_head,
-    STORED_HEADS: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
+    start,  # position of the turn's first key; none of a turn's keys is in another block
+    oldest,  # [BLOCK_ROWS] position of the first key that a row sees
+    last,  # [BLOCK_ROWS] position of the last one
     KV_BLOCK: tl.constexpr,
     BLOCK_KEYS: tl.constexpr,
 ):
-    """Keys and values of a turn, and which row sees which."""
-    dims = tl.arange(0, HEAD_DIM)
-    keys = block + tl.arange(0, BLOCK_KEYS)
-    is_key = (keys >= first_key) & (keys < end)
-    block_id = tl.load(table + keys // KV_BLOCK, mask=is_key, other=0)
-    is_key &= block_id >= 0  # rows of a sequence that has ended may stand beyond its blocks
-    slot = block_id.to(tl.int64) * KV_BLOCK + keys % KV_BLOCK
-    key_at = (slot * 2 * STORED_HEADS + kv_head) * HEAD_DIM
-    value_at = key_at + STORED_HEADS * HEAD_DIM
-    k = tl.load(kv + key_at[None, :] + dims[:, None], mask=is_key[None, :], other=0.0)
-    v = tl.load(kv + value_at[:, None] + dims[None, :], mask=is_key[:, None], other=0.0)
-    is_seen = is_key[None, :] & (keys[None, :] <= position[:, None]) & (keys[None, :] > position[:, None] - window)
-    return k, v, is_seen
+    """Keys and values of a turn, and which row sees which.
+
+    What no row sees is read too, so it must be a number: zero times anything else is none.
+    """
+    block_id = tl.load(table + start // KV_BLOCK)
+    slot = tl.maximum(block_id, 0) * KV_BLOCK + start % KV_BLOCK
+    k = keys.load([slot, key_column])
+    v = values.load([slot, value_column])
+    positions = start + tl.arange(0, BLOCK_KEYS)[None, :]
+    is_seen = (positions >= oldest[:, None]) & (positions <= last[:, None])
+    # Rows of a sequence that has ended may stand beyond its blocks.
+    return k, v, is_seen & (block_id >= 0)
 
 
 @triton.jit
 def take_in(q, k, v, is_seen, key_scale, greatest, total, summed, PRECISION: tl.constexpr):
     """What rows have seen so far, and some more keys: greatest score, sum of weights, weighted sum of values."""
-    scores = tl.where(is_seen, tl.dot(q, widened(k, q), input_precision=PRECISION) * key_scale, float("-inf"))
+    scores = tl.where(is_seen, tl.dot(q, widened(k, q).T, input_precision=PRECISION) * key_scale, float("-inf"))
     newest = tl.maximum(greatest, tl.max(scores, 1))
     # A row that has seen no key yet has -inf, from which nothing may be subtracted.
     base = tl.where(newest == float("-inf"), 0.0, newest)

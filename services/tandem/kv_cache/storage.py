@@ -14,8 +14,11 @@ class KvStorage:
     """One tensor a layer that owns KV: `[num_blocks * block_size, 2, num_kv_heads, head_dim]`.
 
     Slot `block_id * block_size + offset` holds one token; keys (normed and rotated) lie at index 0, values at 1, so
-    that one indexed write stores both and one gather reads both. Slots start as zeros. Where they have 8 bits, `scales`
-    says what they were divided by.
+    that one indexed write stores both and one gather reads both. Where they have 8 bits, `scales` says what they were
+    divided by.
+
+    Slots start as zeros, and on a GPU nothing but finite numbers is written: kernels read slots that no row sees, and
+    weigh them with zero.
     """
 
     def __init__(
@@ -77,11 +80,15 @@ def write_kv(
     entries: torch.Tensor,  # [T, 2, num_kv_heads, head_dim]
     scales: KvScales,
 ) -> None:
-    """Stores keys and values, rounded to the layer's own format. They must not exceed what `scales` were made for."""
+    """Stores keys and values, rounded to the layer's own format. They must not exceed what `scales` were made for.
+
+    What is not finite becomes zero in a format of 8 bits.
+    """
     if layer.dtype == entries.dtype:
         layer.index_copy_(0, slots, entries)
         return
-    scaled = torch.stack((entries[:, 0] / scales.key, entries[:, 1] / scales.value), 1).to(layer.dtype)
+    scaled = torch.stack((entries[:, 0] / scales.key, entries[:, 1] / scales.value), 1)
+    scaled = torch.where(scaled.isfinite(), scaled, 0.0).to(layer.dtype)
     # As bytes: not every device copies 8-bit numbers by an index.
     layer.view(torch.uint8).index_copy_(0, slots, scaled.view(torch.uint8))
 

@@ -15,6 +15,7 @@ from tandem.kv_cache.group import KvGroup
 from tandem.kv_cache.scales import UNSCALED, KvScales
 from tests.unit.attention.test_reference_backend import CASES, GROUPS, NUM_HEADS, Step
 
+UNSEEN = 400.0  # any number, which 8 bits can hold too: slots hold nothing else
 # Splits that change their size soon: the interpreter is slow.
 CHANGING = SplitSizes(((0, 64), (256, 128), (4096, 256)))
 
@@ -29,7 +30,7 @@ def attend(step, group, query, scales=UNSCALED):
 @pytest.mark.parametrize("block_size", [4, 16])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_attention_written_out(case, block_size, group):
-    step = Step(*CASES[case], block_size, seed=len(case))
+    step = Step(*CASES[case], block_size, seed=len(case), unseen=UNSEEN)
     query = step.query(group)
     torch.testing.assert_close(attend(step, group, query), step.expected(group, query), atol=2e-6, rtol=2e-5)
 
@@ -38,7 +39,7 @@ def test_equals_attention_written_out(case, block_size, group):
 @pytest.mark.parametrize("case", ["verify", "mixed"])
 def test_keys_and_values_of_8_bits(case, group):
     scales = KvScales(key_exponent=-1, value_exponent=2)
-    step = Step(*CASES[case], 4, seed=len(case))
+    step = Step(*CASES[case], 4, seed=len(case), unseen=UNSEEN)
     step.narrow(scales)
     query = step.query(group)
     torch.testing.assert_close(attend(step, group, query, scales), step.expected(group, query), atol=1e-5, rtol=2e-5)

@@ -53,6 +53,17 @@ def test_numbers_of_the_format_come_back_to_the_bit() -> None:
     assert torch.equal(widen_kv(layer, torch.float32, scales), numbers)
 
 
+def test_what_is_not_finite_is_stored_as_zero() -> None:
+    layer = torch.ones(3, *SHAPE).to(FP8)
+    write_kv(
+        layer,
+        torch.arange(3),
+        torch.tensor([torch.nan, torch.inf, 1.0])[:, None, None, None] * entries(3).abs(),
+        UNSCALED,
+    )
+    assert not layer[:2].float().any() and layer[2].float().isfinite().all()
+
+
 def test_a_layer_of_the_same_format_keeps_every_bit() -> None:
     layer = torch.zeros(5, *SHAPE)
     write_kv(layer, torch.tensor([4, 2]), entries(2), UNSCALED)

@@ -103,3 +103,5 @@ def test_heads_are_arranged_as_plain_operations_do(kind):
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(caches[1], caches[0])
     assert caches[0].count_nonzero() == (num_rows * 2 * num_kv_heads * head_dim if owns_kv else 0)
+    layer._arrange_by_kernel(product.fill_(torch.inf), inputs, caches[1], UNSCALED)
+    assert caches[1].count_nonzero() == 0, "what is not finite is stored"

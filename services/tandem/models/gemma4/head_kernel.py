@@ -2,8 +2,8 @@
 
     queries, keys: norm(x) * weight, then turned by the row's position;  values: norm(x)
 
-Keys and values go straight to where the block tables say. Every value that is a tensor of its own in `layers` is
-rounded here as it is there.
+Keys and values go straight to where the block tables say; what is not finite becomes zero there (`KvStorage`). Every
+value that is a tensor of its own in `layers` is rounded here as it is there.
 """
 
 import torch
@@ -65,6 +65,7 @@ def _arrange_heads(
     tl.store(at_query + dims[None, :], value, mask=mask & is_query[:, None])
     kv_head = tl.where(is_value, head - num_heads - num_kv_heads, head - num_heads)
     entry = (slot * 2 + is_value.to(tl.int64)) * num_kv_heads + kv_head
+    value = tl.where(tl.abs(value.to(tl.float32)) < float("inf"), value, 0.0)
     tl.store(kv + entry[:, None] * SIZE + dims[None, :], value, mask=mask & ~is_query[:, None])
 
 

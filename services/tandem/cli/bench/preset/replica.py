@@ -23,7 +23,7 @@ from tandem.cli.up_config import UpConfig
 from tandem.verifier.config import NO_DRAFTER
 
 MODULE = "tandem.cli.bench.preset.service"
-BLOCK_SIZE = 16
+BLOCK_SIZE = 32
 # Beyond what is asked for: rounds that run ahead, blocks that are not full, and the warm-up text.
 SPARE_TOKENS = 128
 
