@@ -2,9 +2,9 @@
 
 Target and drafter share this process. For each case, a batch and a prompt, the drafter's graph and the verifier's are
 captured as the engine does, and replayed: milliseconds a round, drafts and verify apart, and its floor by bytes.
-Then come both by kernel: launches, microseconds in which one runs (each kernel's from the end of those before it, since
-overlapping ones wait for them), and those in which none does. No draft stands, so that every round moves on by one
-token.
+Then come these, and a round without speculation, by kernel: launches, microseconds in which one runs (each kernel's
+from the end of those before it, since overlapping ones wait for them), and those in which none does. No draft stands,
+so that every round moves on by one token.
 
     python -m tests.gpu.time_rounds --cases 1x512,1x32768 --weights fp8 --top 20
 
@@ -263,7 +263,7 @@ def measure(arguments: argparse.Namespace, networks: Networks, batch: int, promp
         flush=True,
     )
     if arguments.top:
-        for name, replay in (("draft", draft), ("verify", verify)):
+        for name, replay in (("draft", draft), ("verify", verify), ("without speculation", plain)):
             print("\n".join([f" {name}", *Kernels(case, replay).lines(arguments.top)]), flush=True)
 
 

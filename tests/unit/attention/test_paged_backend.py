@@ -144,8 +144,16 @@ def test_keys_far_into_a_text(window):
         torch.testing.assert_close(found[row].double(), expected, atol=1e-5, rtol=1e-5)
 
 
+WAYS = {
+    "whole pieces": {"WHOLE_FROM": 1},
+    "one program for all splits": {"_SPLIT_PROGRAMS": 1},
+    "half a head": {"_manner_of": lambda *_: paged_kernel._Manner(32, 8, 4, 1)},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("lengths", [(8, 8), (3, 1)])
-def test_whole_pieces_round_as_split_ones(lengths, monkeypatch):
+def test_it_rounds_alike_however_splits_are_shared_out(lengths, way, monkeypatch):
     group = KvGroup("group", (0,), num_kv_heads=2, head_dim=16, window=200)
     generator = torch.Generator().manual_seed(0)
     kv = torch.randn(60 * 16, *group.slot_shape, generator=generator)
@@ -156,5 +164,6 @@ def test_whole_pieces_round_as_split_ones(lengths, monkeypatch):
     ends = tuple(start + length for start, length in zip(starts, lengths, strict=True))
     plan = backend.prepare(QueryBatch(lengths, starts, ends, {"group": [blocks[:30], blocks[30:]]}), [group], 16)
     split = backend.attend(query, kv, plan.plans["group"])
-    monkeypatch.setattr(paged_kernel, "WHOLE_FROM", 1)
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(paged_kernel, name, value)
     assert backend.attend(query, kv, plan.plans["group"]).equal(split)
