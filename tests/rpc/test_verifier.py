@@ -258,6 +258,7 @@ async def test_what_the_checkpoint_suppresses_is_never_written(pair, tmp_path):
         ({"max_context": 10**6}, "--max-context"),
         ({"batch_invariant": True, "max_sequences": 129}, "--max-sequences of at most 128"),
         ({"batch_invariant": True, "device": "cuda"}, "--dtype bfloat16"),
+        ({"block_size": 24, "device": "cuda"}, "--block-size must be a multiple of 16"),
         ({"exchange_directory": "/nowhere", "drafter": "unix:/tmp/d.sock", "draft_model": ""}, "/nowhere"),
     ],
 )
