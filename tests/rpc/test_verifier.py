@@ -100,7 +100,7 @@ async def cached(stub, **fields):
 
 
 async def test_a_prompt_is_found_again_under_its_salt_alone(pair, tmp_path):
-    async with verifier(pair, tmp_path) as (opened, stub):
+    async with verifier(pair, tmp_path, block_size=16) as (opened, stub):
         cold, text = await cached(stub, cache_salt="one")
         assert (await cached(stub, cache_salt="one")) == (48, text)
         assert (await cached(stub, cache_salt="other")) == (0, text)
