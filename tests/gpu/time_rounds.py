@@ -23,14 +23,12 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from tandem.cli.bench.preset.config import PresetConfig
 from tandem.cli.bench.preset.floor import Floors
@@ -50,13 +48,14 @@ from tandem.models.gemma4.random_weights import RandomWeights
 from tandem.models.gemma4.target import Gemma4Target
 from tandem.models.gemma4.weights import load_drafter, load_target
 from tandem.sampling.judge import judge
+from tests.gpu.captured import captured
+from tests.gpu.kernels import Kernels
 
 DEVICE = torch.device("cuda")
 DTYPE = torch.bfloat16
 BLOCK_SIZE = 32
 MAX_DRAFTS = 7
 SERIES = 20  # rounds between two resets of the positions: bounds the blocks that a sequence needs
-PROFILED = 4  # rounds
 REACHES = (2047, 16383, 65535)  # as `run_ahead` has them
 LINEARS = {"dtype": Linear, "fp8": Fp8Linear}
 
@@ -151,61 +150,6 @@ class Case:
         return sum(fastest) / len(fastest)
 
 
-class Kernels:
-    """What the device did in some replays, by kernel."""
-
-    def __init__(self, case: Case, replay: Callable[[], object]) -> None:
-        case.reset()
-        replay()
-        torch.cuda.synchronize()
-        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-            for _ in range(PROFILED):
-                replay()
-            torch.cuda.synchronize()
-        spans = sorted(
-            (event.time_range.start, event.time_range.end, event.name)
-            for event in profiler.events() or ()
-            if event.device_type == torch.autograd.DeviceType.CUDA
-        )
-        self.counts = Counter(name for _, _, name in spans)
-        self.added: defaultdict[str, float] = defaultdict(float)  # microseconds beyond the end of those before
-        self.idle, reached = 0.0, spans[0][0]
-        for start, end, name in spans:
-            self.idle += max(0.0, start - reached)
-            self.added[name] += max(0.0, end - max(start, reached))
-            reached = max(reached, end)
-
-    def lines(self, top: int) -> list[str]:
-        """The longest ones first, each a round."""
-        names = sorted(self.added, key=self.added.__getitem__, reverse=True)
-        rest = sum(self.added[name] for name in names[top:])
-        return [
-            f"  {sum(self.counts.values()) / PROFILED:.0f} launches, busy {sum(self.added.values()) / PROFILED:.0f} us,"
-            f" idle {self.idle / PROFILED:.0f} us",
-            *(
-                f"  {self.added[name] / PROFILED:9.1f} us {self.counts[name] / PROFILED:7.1f} x "
-                f"{self.added[name] / self.counts[name]:7.1f} us  {short(name)}"
-                for name in names[:top]
-            ),
-            f"  {rest / PROFILED:9.1f} us {sum(self.counts[name] for name in names[top:]) / PROFILED:7.1f} x others",
-        ]
-
-
-def short(name: str) -> str:
-    """A kernel's name without namespaces and most of its arguments."""
-    return name.removeprefix("void ").replace("at::native::", "").replace("(anonymous namespace)::", "")[:70]
-
-
-def captured(program: Callable[[], object]) -> Callable[[], object]:
-    """Replays it as a graph, having run it."""
-    program()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        program()
-    return graph.replay
-
-
 def read_speed(memory: torch.Tensor) -> float:
     """Bytes a second of a sum."""
     replay = captured(memory.view(torch.int64).sum)
@@ -264,7 +208,8 @@ def measure(arguments: argparse.Namespace, networks: Networks, batch: int, promp
     )
     if arguments.top:
         for name, replay in (("draft", draft), ("verify", verify), ("without speculation", plain)):
-            print("\n".join([f" {name}", *Kernels(case, replay).lines(arguments.top)]), flush=True)
+            case.reset()
+            print("\n".join([f" {name}", *Kernels(replay).lines(arguments.top)]), flush=True)
 
 
 def main() -> int:
