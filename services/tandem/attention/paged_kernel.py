@@ -12,7 +12,6 @@ A turn's keys and values are two blocks that the copy engine brings, so that no 
 Kernels overlap (`overlap`): plans are older than the kernel before, and are read while that one ends.
 """
 
-from dataclasses import dataclass
 from math import gcd
 
 import torch
@@ -20,6 +19,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from tandem.attention.manner import manner_of
 from tandem.attention.overlap import is_overlapping
 from tandem.attention.plan_kernel import PIECE_SIZE
 from tandem.attention.turn_kernel import nothing_seen, read_turn, shares, take_in
@@ -257,7 +257,7 @@ def attend_paged(
         "OVERLAPS": overlaps,
         "launch_pdl": overlaps,
     }
-    manner = _manner_of(block_rows, head_dim, query.dtype)
+    manner = manner_of(block_rows, head_dim, query.dtype)
     block_keys = gcd(manner.block_keys, block_size)
     reading = {
         "STORED_HEADS": stored_heads,
@@ -292,21 +292,3 @@ def attend_paged(
         AT_ONCE=_MERGED_AT_ONCE, num_warps=max(1, head_dim // 128), **shape,
     )  # fmt: skip
     return output
-
-
-@dataclass(frozen=True)
-class _Manner:
-    """How a program goes about its splits. Of these, keys and warps decide how a row rounds."""
-
-    block_keys: int  # of a turn
-    value_dims: int  # of the head, that it sums up
-    num_warps: int
-    num_stages: int
-
-
-def _manner_of(block_rows: int, head_dim: int, dtype: torch.dtype) -> _Manner:
-    """The same for split and whole pieces. Measured on an H100 with the heads of 31B and its drafter."""
-    numbers = block_rows * head_dim
-    if dtype == torch.float32:
-        return _Manner(max(16, min(32, (1 << 13) // head_dim)), head_dim, 8 if numbers >= 1 << 14 else 4, 1)
-    return _Manner(32, head_dim // 2 if numbers > 1 << 14 else head_dim, 4, 3)

@@ -7,6 +7,7 @@ from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from tandem.attention import paged, paged_kernel
 from tandem.attention.device_batch import DeviceBatch
+from tandem.attention.manner import Manner
 from tandem.attention.metadata import QueryBatch
 from tandem.attention.paged import PagedBackend
 from tandem.attention.reference import ReferenceBackend
@@ -147,7 +148,7 @@ def test_keys_far_into_a_text(window):
 WAYS = {
     "whole pieces": {"WHOLE_FROM": 1},
     "one program for all splits": {"_SPLIT_PROGRAMS": 1},
-    "half a head": {"_manner_of": lambda *_: paged_kernel._Manner(32, 8, 4, 1)},
+    "half a head": {"manner_of": lambda *_: Manner(32, 8, 4, 1)},
 }
 
 
