@@ -23,7 +23,6 @@ from tandem.cli.up_config import UpConfig
 from tandem.verifier.config import NO_DRAFTER
 
 MODULE = "tandem.cli.bench.preset.service"
-BLOCK_SIZE = 32
 # Beyond what is asked for: rounds that run ahead, blocks that are not full, and the warm-up text.
 SPARE_TOKENS = 128
 
@@ -84,7 +83,6 @@ async def open_replica(
         max_sequences=str(max(kind.batch for kind in kinds)),
         max_context=str(longest_context(kinds) + SPARE_TOKENS),
         kv_tokens=str(max(kind.batch * (kind.num_tokens + SPARE_TOKENS) for kind in kinds)),
-        block_size=str(BLOCK_SIZE),
         max_output_tokens=str(config.max_tokens),
         draft_timeout_ms="5000",  # whatever drafting takes is to be seen, not hidden by rounds without drafts
     )
