@@ -80,9 +80,9 @@ async def test_the_chart_lives_while_the_answer_streams(playground):
     await expect(playground.page.locator("#chart-source")).to_have_text("live")
     drafted = [name == "token drafted" for name in await classes(playground)]
     accepted, rounds = accepted_by_position(drafted)
+    # Halves go up in a browser.
     assert [int(text) for text in await playground.texts(".chart .share")][: len(accepted)] == [
-        floor(count / rounds * 100 + 0.5)
-        for count in accepted  # halves go up in a browser
+        floor(count / rounds * 100 + 0.5) for count in accepted
     ]
     assert await playground.figure("rounds") == str(rounds)
 
